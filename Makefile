@@ -1,0 +1,65 @@
+# `make help` lists the targets. Variables that you may set:
+#   PYTHON      the interpreter that creates .venv (3.11 to 3.14)
+#   TORCH_ARGS  further arguments for the installation of torch, for example
+#               TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu" for the build without CUDA
+#   DATA        a file for `make demo` (.npz, .csv or .parquet)
+#   PYTEST_ARGS further arguments for pytest
+#   BENCH_ARGS  further arguments for `make bench`
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# torch and torchvision must be builds of one kind, so both are installed first and from the same place.
+TORCH := $(shell grep -E '^torch(vision)?==' constraints.txt)
+
+SECUREAD_DATA ?= $(abspath $(wildcard ../shared/data))
+ifneq ($(strip $(SECUREAD_DATA)),)
+export SECUREAD_DATA
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long check format bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(INSTALLED)  ## create .venv and install everything (nothing to do when nothing changed)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 15) else \
+	  "securead needs Python 3.11 to 3.14, not %d.%d: make setup PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@$(BIN)/python -c 'from importlib.metadata import version as v; import sys; \
+	  sys.exit(any(v(p).split("+")[0] != n for p, n in (a.split("==") for a in sys.argv[1:])))' $(TORCH) 2>/dev/null \
+	  || $(BIN)/pip install --disable-pip-version-check $(TORCH) $(TORCH_ARGS)
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[all,dev]"
+	@touch $@
+
+demo: setup  ## train, serve and score on real data (DATA=path uses yours); results in demo-output/
+	$(BIN)/securead demo $(if $(DATA),--data "$(DATA)") --out demo-output
+
+test: setup  ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+
+test-long: setup  ## the tests that take minutes
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS) || test $$? -eq 5  # 5: none is marked long
+
+check: setup  ## formatting, lint, types and the rules of the architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+format: setup  ## rewrite the code as `make check` wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## run the benchmarks
+	$(BIN)/python -m securead.bench $(BENCH_ARGS)
+
+clean:  ## remove what the other targets wrote, except .venv
+	rm -rf build dist demo-output bench-output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find securead tests examples benchmarks protocols models -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
