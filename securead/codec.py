@@ -1,0 +1,131 @@
+"""Frozen dataclasses to plain JSON values and back, strictly.
+
+Everything that crosses a file, a socket or a recipe is a frozen dataclass whose fields say its shape: strings,
+numbers, booleans, `None`, tuples, string literals, further dataclasses, and unions of dataclasses told apart by
+the key "type". `from_plain` accepts exactly that shape: an unknown or missing field, a wrong type, a NaN or an
+infinity is a `FixInputError` that names the place. Nothing is executed, so the input may be hostile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import types
+import typing
+from typing import Any, TypeVar
+
+from securead.errors import FixInputError
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """The JSON value of a dataclass (recursively); `None` fields are kept, so that the shape is explicit."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        plain = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        tag = getattr(type(value), "type_tag", None)
+        return {"type": tag, **plain} if tag else plain
+    if isinstance(value, tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} has no place in a stored value")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"a {type(value).__name__} cannot be stored")
+
+
+def from_plain(cls: type[T], plain: Any, *, where: str) -> T:
+    """Build `cls` from a JSON value of exactly its shape, or raise `FixInputError` naming the place."""
+    return typing.cast(T, _read(cls, plain, where))
+
+
+def canonical_bytes(value: Any) -> bytes:
+    """The one byte string that stands for a dataclass: what digests are taken over."""
+    return json.dumps(
+        to_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode()
+
+
+def digest(value: Any, *, domain: str) -> str:
+    """SHA-256 of `canonical_bytes`, separated from every other use by `domain`; hex."""
+    return hashlib.sha256(domain.encode() + b"\0" + canonical_bytes(value)).hexdigest()
+
+
+def _fail(where: str, expected: str, got: object) -> FixInputError:
+    return FixInputError(f"expected {expected}", where=where, value=got, remedy="Correct this entry.")
+
+
+def _read(kind: Any, plain: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return plain
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(arguments, plain, where)
+    if origin is typing.Literal:
+        if plain not in arguments or isinstance(plain, bool):
+            raise _fail(where, "one of " + ", ".join(map(repr, arguments)), plain)
+        return plain
+    if origin is tuple:
+        if not isinstance(plain, list | tuple):
+            raise _fail(where, "a list", plain)
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(plain))
+        if len(plain) != len(arguments):
+            raise _fail(where, f"a list of {len(arguments)}", plain)
+        return tuple(_read(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(arguments, plain, strict=True)))
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(typing.cast(type, kind), plain, where)
+    return _read_scalar(kind, plain, where)
+
+
+def _read_union(arguments: tuple[Any, ...], plain: Any, where: str) -> Any:
+    if plain is None and types.NoneType in arguments:
+        return None
+    kinds = [kind for kind in arguments if kind is not types.NoneType]
+    if len(kinds) == 1:
+        return _read(kinds[0], plain, where)
+    tags = {getattr(kind, "type_tag", None): kind for kind in kinds}
+    if not isinstance(plain, dict) or not isinstance(plain.get("type"), str) or plain["type"] not in tags:
+        raise _fail(where, 'a table whose "type" is one of ' + ", ".join(map(repr, tags)), plain)
+    return _read(tags[plain["type"]], plain, where)
+
+
+def _read_scalar(kind: Any, plain: Any, where: str) -> Any:
+    if kind is float and isinstance(plain, int | float) and not isinstance(plain, bool):
+        try:
+            number = float(plain)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise _fail(where, "a finite number", plain)
+        return number
+    if kind in (str, bool, int) and type(plain) is kind:
+        return plain
+    raise _fail(where, {str: "text", bool: "true or false", int: "an integer", float: "a number"}[kind], plain)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _read_dataclass(cls: type, plain: Any, where: str) -> Any:
+    if not isinstance(plain, dict):
+        raise _fail(where, "a table", plain)
+    tag = getattr(cls, "type_tag", None)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    given = {key: value for key, value in plain.items() if not (tag and key == "type")}
+    for key in given:
+        if key not in fields:
+            raise FixInputError(
+                f"unknown entry {str(key)[:60]!r}", where=where, remedy="Known entries: " + ", ".join(fields) + "."
+            )
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in given:
+            raise FixInputError(f"the entry {name!r} is missing", where=where, remedy="Add it.")
+    values = {name: _read(_hints(cls)[name], value, f"{where}.{name}") for name, value in given.items()}
+    return cls(**values)

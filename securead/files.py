@@ -1,0 +1,175 @@
+"""Files that must survive a crash and secrets that must not be readable by others.
+
+Guarantees: a reader of `path` sees the old content or the new, never a part (`write_atomic`); a secret is mode
+0600 from its first byte (`write_secret`), and under a passphrase it is AES-256-GCM under a key from scrypt
+(Percival and Josefsson 2016, RFC 7914; both from `cryptography`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from securead.errors import FixInputError, RetryLaterError, UseOtherKeyError
+
+_SEALED_MAGIC = b"securead-sealed-1\n"
+_SCRYPT_LOG_N = 17  # 128 MiB and about .3 s: OWASP's 2023 recommendation for scrypt
+
+
+def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write `content` to `path` so that a crash, a full disk or a concurrent reader never meets half a file."""
+    try:
+        _replace(path, content, mode)
+    except OSError as error:  # a full disk, a missing permission, a directory in the way
+        raise RetryLaterError(
+            f"cannot write {path}: {error.strerror}",
+            remedy="What stood there before is intact: free space or fix the permission, then call again.",
+        ) from error
+
+
+def _replace(path: Path, content: bytes, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the rename itself durable: without it a power cut may bring the old name back."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
+    """`write_atomic` for a JSON value, indented for people."""
+    write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), mode=mode)
+
+
+def read_bytes(path: Path, *, limit: int) -> bytes:
+    """Read a file of at most `limit` bytes; a missing, unreadable or larger one is the user's to fix."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise FixInputError(
+            f"cannot read {path}: {error.strerror}", remedy="Check the path and its permissions."
+        ) from error
+    if len(content) > limit:
+        raise FixInputError(f"{path} is larger than {limit} bytes", remedy="This is not a file securead wrote.")
+    return content
+
+
+def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
+    """Read a JSON file; anything else is refused with its path."""
+    try:
+        return json.loads(read_bytes(path, limit=limit))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise FixInputError(f"{path} is not JSON: {error}", remedy="The file is damaged or foreign.") from error
+
+
+def make_secret_directory(path: Path) -> None:
+    """Create `path` for the owner's eyes only (0700); an existing directory is tightened."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.chmod(0o700)
+
+
+def write_secret(path: Path, content: bytes, *, passphrase: str | None = None) -> None:
+    """Write a secret file, mode 0600, sealed with `passphrase` when one is given."""
+    write_atomic(path, seal(content, passphrase) if passphrase is not None else content, mode=0o600)
+
+
+def read_secret(path: Path, *, limit: int, passphrase: str | None = None) -> bytes:
+    """Read what `write_secret` wrote. A file that others can read is refused; a wrong passphrase is an error."""
+    content = read_bytes(path, limit=limit + 1024)
+    if path.stat().st_mode & 0o077:
+        raise FixInputError(
+            f"{path} is a secret, but others on this machine can read it",
+            value=oct(path.stat().st_mode & 0o777),
+            remedy=f"Run: chmod 600 {path}",
+        )
+    if not content.startswith(_SEALED_MAGIC):
+        return content
+    if passphrase is None:
+        raise UseOtherKeyError(f"{path} is sealed with a passphrase", remedy="Give it with --passphrase-file.")
+    return unseal(content, passphrase, where=str(path))
+
+
+def seal(content: bytes, passphrase: str) -> bytes:
+    """Encrypt and authenticate `content` under a passphrase."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    if not passphrase:
+        raise FixInputError("the passphrase is empty", remedy="Give at least one character, better five words.")
+    salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
+    header = _SEALED_MAGIC + bytes([_SCRYPT_LOG_N]) + salt + nonce
+    return header + AESGCM(_stretch(passphrase, salt, _SCRYPT_LOG_N)).encrypt(nonce, content, header)
+
+
+def unseal(sealed: bytes, passphrase: str, *, where: str = "sealed secret") -> bytes:
+    """Invert `seal`, or raise `UseOtherKeyError` when the passphrase is wrong or the bytes were changed."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    start = len(_SEALED_MAGIC)
+    header, body = sealed[: start + 29], sealed[start + 29 :]
+    # The work factor is read from an untrusted file, so it is bounded before it is spent.
+    if not sealed.startswith(_SEALED_MAGIC) or len(header) < start + 29 or not 14 <= header[start] <= 20:
+        raise FixInputError(f"{where} is not a sealed secret", remedy="The file is damaged or foreign.")
+    salt, nonce = header[start + 1 : start + 17], header[start + 17 :]
+    try:
+        return AESGCM(_stretch(passphrase, salt, header[start])).decrypt(nonce, body, header)
+    except InvalidTag:
+        raise UseOtherKeyError(
+            f"{where}: the passphrase is wrong or the file was changed", remedy="Check the passphrase file."
+        ) from None
+
+
+def _stretch(passphrase: str, salt: bytes, log_n: int) -> bytes:
+    from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+    return Scrypt(salt=salt, length=32, n=1 << log_n, r=8, p=1).derive(passphrase.encode())
+
+
+@contextlib.contextmanager
+def memory_path(content: bytes = b"") -> Iterator[str]:
+    """A path that names memory, not disk, for libraries that can only save to and load from paths.
+
+    A secret key that passes through it never touches a disk. Where the system has no memory files (anything but
+    Linux), a mode-0600 temporary file stands in and is removed at once.
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("securead", os.MFD_CLOEXEC)
+        try:
+            if content:
+                with os.fdopen(os.dup(descriptor), "wb") as file:
+                    file.write(content)
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        descriptor, name = tempfile.mkstemp()
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            yield name
+        finally:
+            os.unlink(name)

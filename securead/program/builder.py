@@ -1,0 +1,152 @@
+"""Building a polynomial program from float weights: quantisation, ranges and commitment in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import secrets
+from collections.abc import Sequence
+
+import numpy as np
+
+from securead.data.encoder import Encoder
+from securead.data.schema import Array
+from securead.errors import FixProgramError
+from securead.program.polynomial import (
+    Affine,
+    Input,
+    Product,
+    Program,
+    PublicProgram,
+    Relu,
+    SecretProgram,
+    SquaredNorm,
+    Step,
+    Weights,
+    refuse_overflow,
+)
+from securead.program.ranges import (
+    Interval,
+    bits_for,
+    commit,
+    magnitude,
+    row_sum,
+    step_interval,
+)
+
+MAX_VALUE_BITS = 512
+MAX_WEIGHT_BITS = 53
+
+
+class ProgramBuilder:
+    """Add steps, then `finish`. Each method returns the new step's position.
+
+    Float weights are rounded to the fixed-point grid that the step's `fraction_bits` imply; the ranges of all
+    values follow from the encoder's public bounds (interval arithmetic), and a value that would need more than
+    512 bits is refused when it is added.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._steps: list[Step] = []
+        self._weights: dict[int, Weights] = {}
+        self._intervals: list[Interval] = []
+        self.input = self._add(Input(encoder.width, encoder.fraction_bits, bits_for(encoder.bound)), None)
+
+    def fraction_bits(self, step: int) -> int:
+        """The fraction bits of an earlier step."""
+        return self._steps[step].fraction_bits
+
+    def affine(self, terms: Sequence[tuple[Array, int]], offset: Array | None = None, *, fraction_bits: int) -> int:
+        """`sum W v + b` at `fraction_bits`: float matrices `(width, source width)` with their source steps.
+
+        A source's weights get `fraction_bits` minus the source's own bits. Raises `FixProgramError` when that is
+        negative, or when a weight is not finite or needs more than 53 bits.
+        """
+        width = len(terms[0][0])
+        matrices = []
+        for matrix, source in terms:
+            bits = fraction_bits - self._steps[source].fraction_bits
+            if bits < 0:
+                raise FixProgramError(
+                    f"step {len(self._steps)} has fewer fraction bits than its source {source}",
+                    value=(fraction_bits, self._steps[source].fraction_bits),
+                    remedy="Give it at least the source's fraction bits.",
+                )
+            matrices.append(_quantise(np.asarray(matrix, dtype=float), bits, MAX_VALUE_BITS))
+        bias = np.zeros(width) if offset is None else np.asarray(offset, dtype=float)
+        weights = Weights(tuple(matrices), _quantise(bias, fraction_bits, MAX_VALUE_BITS))
+        step = Affine(
+            width,
+            fraction_bits,
+            0,
+            tuple(source for _, source in terms),
+            tuple(bits_for(row_sum(m)) for m in matrices),
+            bits_for(magnitude((weights.offset, weights.offset))),
+        )
+        return self._add(step, weights)
+
+    def product(self, left: int, right: int) -> int:
+        """The elementwise product of two steps of equal width."""
+        a, b = self._steps[left], self._steps[right]
+        return self._add(Product(a.width, a.fraction_bits + b.fraction_bits, 0, left, right), None)
+
+    def relu(self, source: int) -> int:
+        """`max(0, v)`; only secret sharing carries it."""
+        step = self._steps[source]
+        return self._add(Relu(step.width, step.fraction_bits, 0, source), None)
+
+    def finish(self, *, tolerance: float, honest_extraction_rows: int, squared_norm: float | None = None) -> Program:
+        """Close the program; its last step is the score.
+
+        `tolerance`: see `PublicProgram`. `squared_norm`: a public term, this factor (a power of two times an
+        integer that the score's grid can hold) times |z|^2, which the submitter adds itself.
+        """
+        terms: tuple[SquaredNorm, ...] = ()
+        if squared_norm is not None:
+            multiplier = squared_norm * 2.0 ** (self._steps[-1].fraction_bits - 2 * self._encoder.fraction_bits)
+            if multiplier != round(multiplier):
+                raise FixProgramError("the public term is off the score's grid", value=squared_norm)
+            terms = (SquaredNorm(round(multiplier)),)
+        total = magnitude(self._intervals[-1]) + sum(term.bound(self._encoder) for term in terms)
+        key = secrets.token_bytes(32)
+        public = PublicProgram(
+            encoder=self._encoder,
+            steps=tuple(self._steps),
+            public_terms=terms,
+            score_bits=max(1, bits_for(total)),
+            tolerance=tolerance,
+            honest_extraction_rows=honest_extraction_rows,
+            commitment=commit(self._weights, key),
+        )
+        return Program(public, SecretProgram(dict(self._weights), key))
+
+    def _add(self, step: Step, weights: Weights | None) -> int:
+        interval = step_interval(step, self._intervals, self._encoder.bound, weights)
+        bits = bits_for(magnitude(interval))
+        refuse_overflow(bits, MAX_VALUE_BITS, f"step {len(self._steps)} ({step.type_tag})")
+        self._steps.append(dataclasses.replace(step, bound_bits=bits))
+        self._intervals.append(interval)
+        if weights is not None:
+            self._weights[len(self._steps) - 1] = weights
+        return len(self._steps) - 1
+
+
+def _quantise(values: Array, bits: int, limit: int) -> Array:
+    """`round(values * 2**bits)`, exactly: int64 where it fits, Python integers where it does not."""
+    if not np.isfinite(values).all():
+        raise FixProgramError("a weight is not finite", remedy="The fit diverged: fit again with other settings.")
+    largest = float(np.abs(values).max(initial=0.0))
+    needed = bits + (math.frexp(largest)[1] if largest else 0)
+    refuse_overflow(needed, limit, "a weight")
+    if needed <= MAX_WEIGHT_BITS:
+        rounded: Array = np.rint(np.ldexp(values, bits)).astype(np.int64)
+        return rounded
+    # Beyond 2**53 a float is an integer times a power of two already: shift it exactly.
+    exact = [
+        int(math.ldexp(m, 53)) * 2 ** (e + bits - 53) if e + bits >= 53 else round(math.ldexp(m, e + bits))
+        for m, e in map(math.frexp, map(float, values.ravel()))
+    ]
+    result = np.empty(len(exact), dtype=object)
+    result[:] = exact
+    return result.reshape(values.shape)
