@@ -1,0 +1,170 @@
+"""`check_detector`: what every detector must satisfy, whoever wrote it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dp_accounting
+import numpy as np
+
+from securead import codec
+from securead.data.partition import partition
+from securead.data.schema import Array, Schema
+from securead.errors import FixInputError, PrivacyRefusedError
+from securead.federated.embedded import Site, train
+from securead.models import bundle
+from securead.models.estimator import AnomalyDetector, protect
+from securead.models.registry import make_detector
+from securead.models.training import add_up
+from securead.privacy.budget import Budget
+from securead.privacy.plan import PrivacyPlan, epsilon_of
+from securead.privacy.site import Unprotected
+from securead.program.polynomial import PublicProgram
+
+_ROWS, _WIDTH = 4000, 6
+_PLAN = PrivacyPlan(epsilon=8.0, delta=1e-5)
+
+
+def check_detector(name: str, parameters: Mapping[str, Any] | None = None) -> None:
+    """Run the whole suite over a registered detector; raises `AssertionError` naming the first broken promise.
+
+    Promises: scikit-learn's estimator checks; the public half of the compiled program survives a round trip; float
+    detector and integer program rank alike; exact sums do not depend on how records are split among sites; a record
+    changes an update by no more than the stated sensitivity; a private run stays within its plan, charges every stage
+    and adds noise of the stated size; what a budget cannot pay for is refused before data is read; bad input is named.
+    """
+    make = functools.partial(make_detector, name, parameters or {})
+    for check in detector_checks():
+        check(make)
+
+
+def detector_checks() -> tuple[Callable[[Callable[[], AnomalyDetector]], None], ...]:
+    """The single checks, for test runners that report each."""
+    return (
+        check_scikit_learn,
+        check_program_agrees,
+        check_public_half_travels,
+        check_split_invariance,
+        check_sensitivity,
+        check_private_run,
+        check_budget_refused_first,
+        check_bad_input,
+    )
+
+
+def check_scikit_learn(make: Callable[[], AnomalyDetector]) -> None:
+    """scikit-learn's own `check_estimator`."""
+    from sklearn.utils.estimator_checks import check_estimator
+
+    check_estimator(make())
+
+
+def check_program_agrees(make: Callable[[], AnomalyDetector]) -> None:
+    """The integer program ranks records as the float detector does (Spearman >= .999)."""
+    from scipy.stats import spearmanr
+
+    X, _ = _records()
+    detector = make().fit(X)
+    agreement = spearmanr(detector.anomaly_score(X), detector.compile().score(X)).statistic
+    assert agreement >= 0.999, f"float detector and integer program disagree: Spearman {agreement}"
+
+
+def check_public_half_travels(make: Callable[[], AnomalyDetector]) -> None:
+    """The public half is plain JSON and comes back equal, digest and all."""
+    X, _ = _records()
+    model = bundle.make(make().fit(X), "check").public
+    again = codec.from_plain(PublicProgram, codec.to_plain(model.program), where="program")
+    assert again == model.program and again.digest == model.program.digest, "the public half does not survive JSON"
+
+
+def check_split_invariance(make: Callable[[], AnomalyDetector]) -> None:
+    """Before noise, the first round's total is bit for bit the same however records are split among sites."""
+    X, schema = _records()
+    detector = make()
+    state = detector.initial_state(schema)
+    whole = detector.site_update(state, X, Unprotected()).values
+    for shares in ((1, 1), (20, 2, 1), (1,) * 7):
+        parts = [detector.site_update(state, X[rows], Unprotected()) for rows in partition(len(X), shares, seed=3)]
+        assert np.array_equal(add_up(state, parts).values, whole), f"a split {shares} changes the sum"
+
+
+def check_sensitivity(make: Callable[[], AnomalyDetector]) -> None:
+    """Removing any record, ordinary or extreme, changes each stage's sums by at most the stated L2 sensitivity."""
+    X, schema = _records()
+    X = np.vstack([X, [[1e9] * _WIDTH, [-1e9] * _WIDTH, [0.0] * _WIDTH]])
+    detector = make()
+    state = detector.initial_state(schema)
+    while not state.done:
+        update = detector.site_update(state, X, Unprotected())
+        for row in (0, 17, len(X) - 3, len(X) - 2, len(X) - 1):
+            rest = detector.site_update(state, np.delete(X, row, axis=0), Unprotected())
+            change = float(np.linalg.norm((update.values - rest.values).astype(float)))
+            # float64 rounds the norm itself in its last bits
+            assert change <= update.l2_sensitivity * (1 + 1e-12), (
+                f"stage {state.stage!r}: record {row} changes the sums by {change} > {update.l2_sensitivity}"
+            )
+        state = detector.next_state(state, add_up(state, [update]))
+
+
+def check_private_run(make: Callable[[], AnomalyDetector]) -> None:
+    """A private run charges every stage once, stays within epsilon, adds noise, and says so in its statement."""
+    X, schema = _records()
+    detector = make()
+    budget = Budget("site", _PLAN.epsilon, _PLAN.delta)
+    site = protect(detector, _PLAN, budget, job="check")
+    state = detector.initial_state(schema)
+    while not state.done:
+        exact = detector.site_update(state, X, Unprotected())
+        update = detector.site_update(state, X, site)
+        noise = (update.values - exact.values).astype(float)
+        # The mean square of m Gaussians lies within 6 sqrt(2/m) of the variance but once in a billion; fewer than 150
+        # entries cannot tell a noise scale from half of it.
+        if noise.size >= 150:
+            ratio = float((noise**2).mean()) / update.noise_variance
+            assert abs(ratio - 1) < 6 * np.sqrt(2 / noise.size), f"stage {state.stage!r}: noise variance off by {ratio}"
+        assert noise.any(), f"stage {state.stage!r} left the site without noise"
+        state = detector.next_state(state, add_up(state, [update]))
+    purposes = [charge.purpose for charge in budget.ledger.charges]
+    assert purposes == list(detector.stages()), f"charged {purposes}, not {list(detector.stages())}"
+    spent = epsilon_of(
+        dp_accounting.ComposedDpEvent(
+            [dp_accounting.GaussianDpEvent(charge.noise_multiplier) for charge in budget.ledger.charges]
+        ),
+        _PLAN.delta,
+    )
+    assert 0.98 * _PLAN.epsilon < spent <= _PLAN.epsilon, f"spent {spent} of {_PLAN.epsilon}"
+    trained = train(make(), [Site("a", X[:300]), Site("b", X[300:])], schema, privacy=_PLAN)
+    assert trained.statement_.private and len(trained.statement_.sites) == 2, "the statement does not claim privacy"
+    assert not make().fit(X).statement_.private, "an exact fit must not claim privacy"
+
+
+def check_budget_refused_first(make: Callable[[], AnomalyDetector]) -> None:
+    """A budget that cannot pay for all stages refuses the run when it is set up, before there are records."""
+    budget = Budget("site", 1.0, _PLAN.delta)
+    try:
+        protect(make(), _PLAN, budget, job="check")
+    except PrivacyRefusedError:
+        assert not budget.ledger.charges, "a refused run was charged"
+    else:
+        raise AssertionError("a run beyond the budget was not refused")
+
+
+def check_bad_input(make: Callable[[], AnomalyDetector]) -> None:
+    """NaN and a wrong width are refused in training with an error that names the site."""
+    X, schema = _records()
+    for bad in (np.where(np.arange(X.size).reshape(X.shape) == 7, np.nan, X), X[:, :-1]):
+        try:
+            train(make(), [Site("good", X), Site("bad", bad)], schema, privacy=None)
+        except FixInputError as error:
+            assert "'bad'" in str(error), f"the error does not name the site: {error}"
+        else:
+            raise AssertionError("ill-formed records were accepted")
+
+
+def _records() -> tuple[Array, Schema]:
+    rng = np.random.default_rng(11)
+    X = rng.normal(size=(_ROWS, _WIDTH)) @ rng.normal(size=(_WIDTH, _WIDTH))
+    schema = Schema.observed(X, widen=0.1).with_scale(X.mean(axis=0), X.std(axis=0))
+    return X, schema

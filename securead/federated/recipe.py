@@ -1,0 +1,162 @@
+"""Recipes: everything that a training run needs, in one TOML file that people can read and diff."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from securead import codec, files
+from securead.data.partition import partition
+from securead.data.readers import read_table
+from securead.data.schema import Array, Column, Schema
+from securead.errors import FixConfigurationError, FixInputError
+from securead.federated.embedded import Progress, Site, train
+from securead.models import bundle
+from securead.models.registry import make_detector
+from securead.privacy.plan import PrivacyPlan
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns that share their bounds: `names` with everything else as in `Column`."""
+
+    names: tuple[str, ...]
+    lower: float
+    upper: float
+    transform: Literal["identity", "log"] = "identity"
+    center: float | None = None
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class SchemaSection:
+    """The public schema, declared."""
+
+    columns: tuple[Columns, ...]
+    out_of_bounds: Literal["clip", "refuse"] = "clip"
+
+    def schema(self) -> Schema:
+        """The checked schema."""
+        columns = tuple(
+            Column(name, group.lower, group.upper, group.transform, group.center, group.spread)
+            for group in self.columns
+            for name in group.names
+        )
+        return Schema(columns, self.out_of_bounds)
+
+
+@dataclass(frozen=True)
+class SiteSection:
+    """One data owner: a data file of its own, or its share of the run's common file. `ledger` keeps its budget."""
+
+    name: str
+    data: str | None = None
+    share: float | None = None
+    ledger: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `securead train` runs.
+
+    `privacy` absent means exact sums and no guarantee. `schema` absent means bounds observed in the data, widened by a
+    tenth on each side; every statement then says that they are not covered.
+    """
+
+    name: str
+    sites: tuple[SiteSection, ...]
+    detector: str
+    parameters: Mapping[str, Any]
+    privacy: PrivacyPlan | None = None
+    schema: SchemaSection | None = None
+    data: str | None = None
+    split_seed: int = 0
+
+
+def parse_recipe(content: str, *, where: str) -> Recipe:
+    """A recipe from TOML text; whatever is unknown, missing or of the wrong type is named."""
+    try:
+        plain = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise FixInputError(f"{where} is not TOML: {error}", remedy="Correct the line.") from error
+    detector = plain.pop("detector", None)
+    if not isinstance(detector, dict) or not isinstance(detector.get("type"), str):
+        raise FixInputError(
+            "the section [detector] is missing or has no type", where=where, remedy='Add, say, type = "subspace".'
+        )
+    parameters = {key: value for key, value in detector.items() if key != "type"}
+    read: _Plain = codec.from_plain(_Plain, plain, where=where)
+    if not bundle.check_name(read.name):
+        raise FixConfigurationError("a model's name is 1 to 64 letters, digits, '-', '_' or '.'", value=read.name)
+    return Recipe(
+        read.name, read.sites, detector["type"], parameters, read.privacy, read.schema, read.data, read.split_seed
+    )
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """The TOML file without the detector's section, whose entries are the detector's own."""
+
+    name: str
+    sites: tuple[SiteSection, ...]
+    privacy: PrivacyPlan | None = None
+    schema: SchemaSection | None = None
+    data: str | None = None
+    split_seed: int = 0
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe file."""
+    return parse_recipe(files.read_bytes(path, limit=1 << 20).decode(errors="replace"), where=str(path))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What the sites hold, and the schema they agreed on."""
+
+    sites: tuple[Site, ...]
+    schema: Schema
+
+
+def gather(recipe: Recipe, base: Path, *, X: Array | None = None, columns: tuple[str, ...] = ()) -> TrainingData:
+    """Read each site's records; paths are relative to `base`, the recipe's folder.
+
+    With `X` (and its column names) these records are split by the sites' shares instead of reading files.
+    """
+    if X is None and recipe.data is not None:
+        table = read_table(base / recipe.data)
+        X, columns = table.X, table.columns
+    if X is not None:
+        shares = [1.0 if site.share is None else site.share for site in recipe.sites]
+        tables = [(X[rows], columns) for rows in partition(len(X), shares, seed=recipe.split_seed)]
+    else:
+        tables = []
+        for site in recipe.sites:
+            if site.data is None:
+                raise FixConfigurationError(
+                    f"site {site.name!r} has no data",
+                    remedy="Give each site a data file, or the recipe one (data = ..., or --data).",
+                )
+            table = read_table(base / site.data)
+            tables.append((table.X, table.columns))
+    if recipe.schema is None:
+        import numpy as np
+
+        schema = Schema.observed(np.concatenate([X for X, _ in tables]), tables[0][1], widen=0.1)
+    else:
+        schema = recipe.schema.schema()
+    sites = tuple(
+        Site(site.name, X[:, schema.order(names, reorder=True)], None if site.ledger is None else base / site.ledger)
+        for site, (X, names) in zip(recipe.sites, tables, strict=True)
+    )
+    return TrainingData(sites, schema)
+
+
+def run(recipe: Recipe, data: TrainingData, *, progress: Progress | None = None) -> bundle.Bundle:
+    """Train by the recipe on the embedded executor and compile the result into a bundle."""
+    detector = make_detector(recipe.detector, recipe.parameters)
+    train(detector, data.sites, data.schema, privacy=recipe.privacy, progress=progress)
+    return bundle.make(detector, recipe.name)

@@ -1,0 +1,275 @@
+"""The base of all detectors: scikit-learn's outlier contract on top, the training contract below.
+
+`fit` is central and non-private: bounds and scale come from the data, nothing is noised, and the privacy statement
+says so. With `schema` and `privacy` it runs the same rounds privately with the data as the only site. Executors in
+`securead.federated` run them over many sites.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from securead.data.encoder import Encoder
+from securead.data.schema import Array, Schema
+from securead.errors import FixConfigurationError
+from securead.models.training import DONE, State, Total, Update, release
+from securead.privacy import preprocessing
+from securead.privacy.budget import Budget
+from securead.privacy.plan import PrivacyPlan, accountant_name
+from securead.privacy.site import Protected, Releaser, Unprotected
+from securead.privacy.statement import PrivacyStatement, Release, SiteGuarantee
+from securead.program.polynomial import Program
+
+SCALING, THRESHOLD = "scaling", "threshold"
+_THRESHOLD_BINS = 128
+_WHAT = {SCALING: "histograms of every column, for scaling", THRESHOLD: "a histogram of scores, for the threshold"}
+
+
+class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+    """What every detector shares: scaling, limits, threshold, and the two contracts.
+
+    Parameters
+    ----------
+    scaling: "schema" takes each column's declared centre and spread (or the middle and a sixth of its bounds);
+        "private" estimates them from noised histograms, charged to the budget.
+    threshold: "model" derives it from the detector's own distribution at rate `contamination`, touching no record;
+        "private" takes it from a noised histogram of scores, charged. A central fit takes the exact quantile.
+    contamination: the share of records to flag.
+    limit: standardised values are clipped to [-limit, limit].
+    schema, privacy: public bounds and a `PrivacyPlan`; both or neither.
+    """
+
+    def __init__(
+        self,
+        *,
+        scaling: Literal["schema", "private"] = "schema",
+        threshold: Literal["model", "private"] = "model",
+        contamination: float = 0.1,
+        limit: float = 8.0,
+        schema: Schema | None = None,
+        privacy: PrivacyPlan | None = None,
+    ) -> None:
+        self.scaling = scaling
+        self.threshold = threshold
+        self.contamination = contamination
+        self.limit = limit
+        self.schema = schema
+        self.privacy = privacy
+
+    # --- what a detector adds -------------------------------------------------------------------------------------
+
+    def model_stages(self) -> Mapping[str, float]:
+        """The detector's own stages, in order, with shares that sum to 1."""
+        raise NotImplementedError
+
+    def model_update(self, state: State, Z: Array, releaser: Releaser) -> Update:
+        """One site's update of one of `model_stages` from standardised records."""
+        raise NotImplementedError
+
+    def model_state(self, state: State, total: Total) -> Mapping[str, Array]:
+        """New public values from one stage's total."""
+        raise NotImplementedError
+
+    def score_standardised(self, values: Mapping[str, Array], Z: Array) -> Array:
+        """Anomaly scores (higher is more anomalous) of standardised records, from public values alone."""
+        raise NotImplementedError
+
+    def score_quantile(self, values: Mapping[str, Array], share_above: float) -> float:
+        """The score that `share_above` of normal records exceed under the detector's own distribution."""
+        raise NotImplementedError
+
+    def score_limits(self, values: Mapping[str, Array]) -> tuple[float, float]:
+        """Public positive bounds between which a threshold is looked for."""
+        raise NotImplementedError
+
+    def compile(self, *, weight_bits: int | None = None, fraction_bits: int = 14) -> Program:
+        """The fitted detector as a program with integer weights; `tolerance` follows from the score's own scale."""
+        raise NotImplementedError
+
+    # --- the training contract ------------------------------------------------------------------------------------
+
+    def stages(self) -> Mapping[str, float]:
+        """All stages that release something, with shares of the budget that sum to 1."""
+        shares: dict[str, float] = {}
+        if self.scaling == "private":
+            shares[SCALING] = 0.2
+        if self.threshold == "private":
+            shares[THRESHOLD] = 0.1
+        rest = 1 - sum(shares.values())
+        model = {stage: rest * share for stage, share in self.model_stages().items()}
+        order = ([SCALING] if SCALING in shares else []) + list(model) + ([THRESHOLD] if THRESHOLD in shares else [])
+        return {stage: (shares | model)[stage] for stage in order}
+
+    def initial_state(self, schema: Schema) -> State:
+        """The state before the first round; checks parameters."""
+        self._check_parameters()
+        return State(next(iter(self.stages())), schema)
+
+    def site_update(self, state: State, data: Array, releaser: Releaser) -> Update:
+        """One site's contribution to one round, from its raw records `(n, d)`."""
+        if state.stage == SCALING:
+            bounded, _ = state.schema.bounded(data)
+            edges = preprocessing.scaling_edges(*state.schema.transformed_bounds())
+            counts = preprocessing.histogram(state.schema.transformed(bounded), edges)
+            return release(state, counts, preprocessing.sensitivity(len(edges)), releaser)
+        Z = self._encoder(state.schema).standardise(data)
+        if state.stage == THRESHOLD:
+            scores = self.score_standardised(state.values, Z)
+            counts = preprocessing.histogram(scores[:, None], self._score_edges(state.values)[None, :])
+            return release(state, counts, preprocessing.sensitivity(1), releaser)
+        return self.model_update(state, Z, releaser)
+
+    def next_state(self, state: State, total: Total) -> State:
+        """The coordinator's step: public state and a sum in, public state out."""
+        schema, values = state.schema, dict(state.values)
+        if state.stage == SCALING:
+            edges = preprocessing.scaling_edges(*schema.transformed_bounds())
+            noise = preprocessing.deviation(total.noise_variance)
+            scale = preprocessing.estimate_scale(preprocessing.counts(total.values), edges, noise, schema.names)
+            schema = schema.with_scale(*scale)
+        elif state.stage == THRESHOLD:
+            noise = preprocessing.deviation(total.noise_variance)
+            value = preprocessing.upper_quantile(
+                preprocessing.counts(total.values)[0], self._score_edges(values), self.contamination, noise
+            )
+            values["threshold"] = np.array([value])
+        else:
+            values |= self.model_state(state, total)
+        order = [*self.stages(), DONE]
+        return State(order[order.index(state.stage) + 1], schema, values)
+
+    def finish(self, state: State) -> Self:
+        """Set the fitted attributes. `offset_` is minus the threshold, as scikit-learn counts scores downwards."""
+        if not state.done:
+            raise FixConfigurationError("training has rounds left", value=state.stage)
+        self.values_ = dict(state.values)
+        self.encoder_ = self._encoder(state.schema)
+        self.n_features_in_ = len(state.schema.columns)
+        private = "threshold" in self.values_
+        self.threshold_ = (
+            float(self.values_["threshold"][0]) if private else self.score_quantile(self.values_, self.contamination)
+        )
+        origin = "a noised histogram of training scores" if private else "the detector's own distribution"
+        self.threshold_origin_ = f"flags {self.contamination:.2%} of records by {origin}"
+        self.offset_ = -self.threshold_
+        self.statement_ = PrivacyStatement(private=False)
+        return self
+
+    # --- scikit-learn ---------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit on one table; `y` is ignored. Private when `schema` and `privacy` are set, exact otherwise."""
+        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        names = getattr(self, "feature_names_in_", None)
+        if (self.schema is None) != (self.privacy is None):
+            raise FixConfigurationError(
+                "a private fit needs a schema with public bounds and a privacy plan",
+                value={"schema": self.schema is not None, "privacy": self.privacy is not None},
+                remedy="Give both; or neither, for an exact, non-private fit.",
+            )
+        if self.schema is None or self.privacy is None:
+            return self._fit_exactly(X, None if names is None else tuple(names))
+        if names is not None:
+            self.schema.order(tuple(names))
+        site = protect(self, self.privacy, Budget("data", self.privacy.epsilon, self.privacy.delta), job="fit")
+        state = self.initial_state(self.schema)
+        while not state.done:
+            state = self.next_state(state, _single(self.site_update(state, X, site)))
+        self.finish(state)
+        self.statement_ = statement(self, self.privacy, [site], self.schema)
+        return self
+
+    def _fit_exactly(self, X: Array, names: tuple[str, ...] | None) -> Self:
+        spread = X.std(axis=0)
+        schema = Schema.observed(X, names).with_scale(
+            X.mean(axis=0), np.where(spread > 1e-9 * np.maximum(1, np.abs(X).max(axis=0)), spread, 1.0)
+        )
+        self._check_parameters()
+        state = State(next(iter(self.model_stages())), schema)
+        for stage in self.model_stages():
+            state = dataclasses.replace(state, stage=stage)
+            update = self.site_update(state, X, Unprotected())
+            state = State(stage, schema, {**state.values, **self.model_state(state, _single(update))})
+        self.finish(dataclasses.replace(state, stage=DONE))
+        # score_samples + offset must flag exactly this share of the training records, as in scikit-learn.
+        self.offset_ = float(np.percentile(self.score_samples(X), 100.0 * self.contamination))
+        self.threshold_ = -self.offset_
+        self.threshold_origin_ = f"flags {self.contamination:.2%} of the training records, exactly"
+        return self
+
+    def anomaly_score(self, X: Any) -> Array:
+        """Anomaly scores `(n,)`, higher is more anomalous, of raw records `(n, d)`; values are clipped to bounds."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return self.score_standardised(self.values_, self.encoder_.standardise(X))
+
+    def score_samples(self, X: Any) -> Array:
+        """scikit-learn's reading: the opposite of `anomaly_score`."""
+        return -self.anomaly_score(X)
+
+    def decision_function(self, X: Any) -> Array:
+        """`score_samples - offset_`: negative for anomalies."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> Array:
+        """-1 for anomalies, +1 for the rest."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    # --- inner ----------------------------------------------------------------------------------------------------
+
+    def _encoder(self, schema: Schema, fraction_bits: int = 14) -> Encoder:
+        return Encoder(schema, limit=float(self.limit), fraction_bits=fraction_bits)
+
+    def _score_edges(self, values: Mapping[str, Array]) -> Array:
+        low, high = self.score_limits(values)
+        return np.concatenate([[0.0], np.geomspace(low, high, _THRESHOLD_BINS)])
+
+    def _check_parameters(self) -> None:
+        if not 0 < self.contamination <= 0.5:
+            raise FixConfigurationError(
+                "contamination lies in (0, 0.5]", value=self.contamination, remedy="It is the share of records to flag."
+            )
+        for name, allowed in (("scaling", ("schema", "private")), ("threshold", ("model", "private"))):
+            if getattr(self, name) not in allowed:
+                raise FixConfigurationError(
+                    f"{name} is one of {', '.join(allowed)}", value=getattr(self, name), remedy="Correct it."
+                )
+
+
+def _single(update: Update) -> Total:
+    return Total(update.stage, update.values, update.noise_variance, 1)
+
+
+def protect(detector: AnomalyDetector, plan: PrivacyPlan, budget: Budget, *, job: str) -> Protected:
+    """One site's releaser for a whole training run; refuses now, before any record is read, what cannot be paid."""
+    site = Protected(budget.ledger.owner, job, plan, budget, plan.noise_multipliers(detector.stages()))
+    site.refuse_unless_affordable()
+    return site
+
+
+def statement(detector: AnomalyDetector, plan: PrivacyPlan, sites: list[Protected], schema: Schema) -> PrivacyStatement:
+    """The privacy statement of a finished run: the budgets' records, put into words."""
+    multipliers = sites[0].noise_multipliers
+    not_covered = ["column names, bounds and the number of sites, which are public"]
+    if schema.origin == "observed":
+        not_covered.append(
+            "the column bounds, which were read off the data and stand in for a declared schema: they reveal extremes"
+        )
+    return PrivacyStatement(
+        private=plan.noise_source == "system",
+        delta=plan.delta,
+        sites=tuple(SiteGuarantee(site.site, site.budget.spent()) for site in sites),
+        releases=tuple(
+            Release(stage, multiplier, _WHAT.get(stage, f"{stage} of clipped records"))
+            for stage, multiplier in multipliers.items()
+        ),
+        accountant=accountant_name(),
+        noise_source=plan.noise_source,
+        not_covered=tuple(not_covered),
+    )

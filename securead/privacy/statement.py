@@ -1,0 +1,71 @@
+"""The privacy statement: what a bundle guarantees to whom, and what it does not, as a value and in plain words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+NoiseSource = Literal["system", "seeded-study"]
+
+
+@dataclass(frozen=True)
+class Release:
+    """One noised release by every site: its stage, noise multiplier and what was released."""
+
+    stage: str
+    noise_multiplier: float
+    what: str
+
+
+@dataclass(frozen=True)
+class SiteGuarantee:
+    """The epsilon that one site's records are protected with, at the statement's delta."""
+
+    site: str
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class PrivacyStatement:
+    """The record of a training run's privacy budget.
+
+    `private` is False when no noise was added, or noise that can be predicted; then no other number counts.
+    """
+
+    private: bool
+    delta: float = 0.0
+    sites: tuple[SiteGuarantee, ...] = ()
+    releases: tuple[Release, ...] = ()
+    neighboring_relation: str = "add or remove one record"
+    accountant: str = ""
+    noise_source: NoiseSource = "system"
+    not_covered: tuple[str, ...] = ()
+
+    @property
+    def epsilon(self) -> float | None:
+        """The largest epsilon of any site, or None without a guarantee."""
+        return max((site.epsilon for site in self.sites), default=None) if self.private else None
+
+    def in_words(self) -> tuple[str, ...]:
+        """Sentences for people, strongest first."""
+        epsilon = self.epsilon
+        if epsilon is None:
+            reason = (
+                "its noise came from a seed that others can know (a study setting)"
+                if self.noise_source == "seeded-study"
+                else "no noise was added in training"
+            )
+            return (f"This model gives NO privacy guarantee for its training records: {reason}.",)
+        each = ", ".join(f"{site.site}: {site.epsilon:.3g}" for site in self.sites)
+        return (
+            f"Differential privacy for every single training record: epsilon = {epsilon:.3g}, "
+            f"delta = {self.delta:.1g} ({self.neighboring_relation}).",
+            f"It holds against the coordinator, the other sites and everyone who sees the model (per site: {each}).",
+            "Whatever someone concludes from the model about one record, they would have concluded with nearly the "
+            f"same odds (within a factor {math.exp(epsilon):.3g}) had that record never been used.",
+            "Noised releases: "
+            + "; ".join(f"{r.what} (noise multiplier {r.noise_multiplier:.3g})" for r in self.releases)
+            + f". Accounted with {self.accountant}.",
+            *(f"Not covered: {item}" for item in self.not_covered),
+        )
