@@ -1,0 +1,71 @@
+"""Programs with random weights that suites, tests and benchmarks share; no detector is needed to make them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from securead.data.encoder import Encoder
+from securead.data.schema import Column, Schema
+from securead.program.builder import ProgramBuilder
+from securead.program.polynomial import Program
+
+
+def encoder(features: int, *, limit: float = 8.0, fraction_bits: int = 14) -> Encoder:
+    """Standardised columns x0, x1, ... with declared bounds well beyond the clipping limit."""
+    columns = tuple(Column(f"x{i}", -60.0, 60.0, center=0.0, spread=1.0) for i in range(features))
+    return Encoder(Schema(columns), limit=limit, fraction_bits=fraction_bits)
+
+
+def mahalanobis(features: int = 29, *, tolerance: float = 1e-3, seed: int = 0) -> Program:
+    """|A z + b|^2 with an upper triangular A whose largest weight is about 2**14."""
+    rng = np.random.default_rng(seed)
+    build = ProgramBuilder(encoder(features))
+    A = np.triu(rng.normal(size=(features, features)) * 0.3 + 2 * np.eye(features))
+    A[0, 0] = 15.0
+    h = build.affine([(A, build.input)], rng.normal(size=features) * 0.1, fraction_bits=24)
+    build.affine([(np.ones((1, features)), build.product(h, h))], fraction_bits=48)
+    return build.finish(tolerance=tolerance, honest_extraction_rows=(features + 1) * (features + 2) // 2)
+
+
+def autoencoder(features: int = 29, hidden: int = 12, *, tolerance: float = 1e-2, seed: int = 0) -> Program:
+    """|z - W ((E z + b)^2 + c)|^2 by the QR identity: `hidden` products at the end, and |z|^2 public."""
+    rng = np.random.default_rng(seed)
+    build = ProgramBuilder(encoder(features, limit=4.0))
+    E = rng.normal(size=(hidden, features)) / features
+    Q, R = np.linalg.qr(rng.normal(size=(features, hidden)) * 0.3 / np.sqrt(hidden))
+    h = build.affine([(E, build.input)], rng.normal(size=hidden) * 0.1, fraction_bits=22)
+    v = build.affine([(R, build.product(h, h))], rng.normal(size=hidden) * 0.1, fraction_bits=52)
+    u = build.affine([(np.eye(hidden), v), (-2 * Q.T, build.input)], fraction_bits=52)
+    build.affine([(np.ones((1, hidden)), build.product(v, u))], fraction_bits=104)
+    parameters = hidden * (features + 1) + hidden * (hidden + 1) // 2 + hidden + hidden * features
+    return build.finish(tolerance=tolerance, honest_extraction_rows=parameters, squared_norm=1.0)
+
+
+def small_quadratic(*, tolerance: float = 1e-2, seed: int = 0) -> Program:
+    """Degree 2 in four features, with offsets, zero weights and a public term: what every polynomial engine carries."""
+    rng = np.random.default_rng(seed)
+    build = ProgramBuilder(encoder(4, limit=4.0, fraction_bits=8))
+    A = rng.normal(size=(3, 4))
+    A[0, 2] = A[1, 0] = 0.0
+    h = build.affine([(A, build.input)], rng.normal(size=3), fraction_bits=16)
+    square = build.product(h, h)
+    build.affine([(rng.normal(size=(1, 3)), square)], np.array([0.5]), fraction_bits=38)
+    return build.finish(tolerance=tolerance, honest_extraction_rows=15, squared_norm=0.5)
+
+
+def with_relu() -> Program:
+    """A ReLU between two linear layers: only secret sharing carries it."""
+    build = ProgramBuilder(encoder(4, limit=4.0, fraction_bits=8))
+    hidden = build.relu(build.affine([(np.eye(4), build.input)], fraction_bits=12))
+    build.affine([(np.ones((1, 4)), hidden)], fraction_bits=14)
+    return build.finish(tolerance=1e-2, honest_extraction_rows=5)
+
+
+def of_degree_eight() -> Program:
+    """Three squares in a row."""
+    build = ProgramBuilder(encoder(2, limit=2.0, fraction_bits=4))
+    value = build.input
+    for _ in range(3):
+        value = build.product(value, value)
+    build.affine([(np.ones((1, 2)), value)], fraction_bits=build.fraction_bits(value))
+    return build.finish(tolerance=1.0, honest_extraction_rows=2)

@@ -1,0 +1,88 @@
+"""The public conformance suites over everything that is registered."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+
+import pytest
+
+from securead.checks.detector import check_detector, detector_checks
+from securead.checks.executor import check_executor
+from securead.errors import FixConfigurationError
+from securead.federated import embedded
+from securead.models.estimator import AnomalyDetector
+from securead.models.registry import detector_names, make_detector
+from securead.models.subspace import SubspaceDetector
+
+VARIANTS = [
+    ("subspace", {}),
+    ("subspace", {"method": "pca_residual"}),
+    ("subspace", {"method": "pca_residual", "components": 0, "scaling": "private", "threshold": "private"}),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters"), VARIANTS)
+@pytest.mark.parametrize("check", detector_checks(), ids=lambda check: check.__name__)
+def test_detectors_conform(
+    check: Callable[[Callable[[], AnomalyDetector]], None], name: str, parameters: dict[str, object]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn's suite warns of the checks it skips
+        check(functools.partial(make_detector, name, parameters))
+
+
+def test_every_registered_detector_is_covered() -> None:
+    assert detector_names()
+    assert set(detector_names()) == {name for name, _ in VARIANTS}
+
+
+def test_embedded_executor_conforms() -> None:
+    check_executor(embedded.train)
+
+
+class _Forgetful(SubspaceDetector):
+    """Releases what it saw without noise."""
+
+    def site_update(self, state, data, releaser):  # type: ignore[no-untyped-def]
+        from securead.privacy.site import Unprotected
+
+        return super().site_update(state, data, Unprotected())
+
+
+class _Loud(SubspaceDetector):
+    """Lets one record move the sums further than it says."""
+
+    def _radius(self, width: int) -> float:
+        return super()._radius(width)
+
+    def model_update(self, state, Z, releaser):  # type: ignore[no-untyped-def]
+        import dataclasses
+
+        update = super().model_update(state, Z, releaser)
+        return dataclasses.replace(update, values=update.values * 2)
+
+
+@pytest.mark.parametrize("broken", [_Forgetful, _Loud])
+def test_the_suite_finds_broken_detectors(broken: type[AnomalyDetector]) -> None:
+    failures = 0
+    for check in detector_checks()[4:6]:
+        try:
+            check(broken)
+        except (AssertionError, ZeroDivisionError):
+            failures += 1
+    assert failures >= 1
+
+
+def test_the_suite_finds_an_executor_that_drops_a_site() -> None:
+    def careless(detector, sites, schema, *, privacy):  # type: ignore[no-untyped-def]
+        return embedded.train(detector, sites[:2], schema, privacy=privacy)
+
+    with pytest.raises(AssertionError, match="more sites"):
+        check_executor(careless)
+
+
+def test_check_detector_by_name() -> None:
+    with pytest.raises(FixConfigurationError, match="no detector"):
+        check_detector("no-such-detector")
