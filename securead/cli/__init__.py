@@ -1,0 +1,82 @@
+"""The command `securead`. Commands are a few lines over the library; heavy imports stand inside them."""
+
+from __future__ import annotations
+
+import inspect as inspect_module
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from securead.cli import demo, inspect, keygen, scoring, serve, train
+from securead.cli.screen import say_error
+from securead.errors import SecureadError
+
+app = typer.Typer(
+    name="securead",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    # Its tracebacks show local variables, which may be records.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from securead import __version__
+
+        print(f"securead {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log events to standard error (never a record or a score).")
+    ] = False,
+) -> None:
+    """Privacy-preserving anomaly detection: train among sites, score records while they stay encrypted.
+
+    A model owner runs train and serve; someone with records runs keygen, then score (or encrypt, submit, decrypt).
+    To see all of it: securead demo.
+    """
+    if verbose:
+        import logging
+
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("securead").setLevel(logging.INFO)
+
+
+def _add(name: str, command: Callable[..., None]) -> None:
+    """Register a command; its docstring is its help, paragraphs wrapped and what follows a \\b kept line by line."""
+    paragraphs = inspect_module.cleandoc(command.__doc__ or "").split("\n\n")
+    joined = (p.removeprefix("\b\n") if p.startswith("\b") else p.replace("\n", " ") for p in paragraphs)
+    app.command(name, help=escape("\n\n".join(joined)))(command)
+
+
+_add("serve", serve.command)
+_add("keygen", keygen.command)
+_add("encrypt", scoring.encrypt)
+_add("submit", scoring.submit)
+_add("decrypt", scoring.decrypt)
+_add("score", scoring.score)
+_add("inspect", inspect.command)
+_add("train", train.command)
+_add("demo", demo.command)
+
+
+def main() -> None:
+    """Run the command line: exit code 0, 2 for what the caller can correct, 130 when interrupted, 1 for a bug."""
+    try:
+        app(prog_name="securead")
+    except SecureadError as error:
+        say_error(error)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,59 @@
+"""`securead serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from securead.cli import options
+
+
+def command(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundle directories, one or several.")],
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 lets the system choose one.")] = 8443,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate (chain), PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's private key, PEM.")] = None,
+    no_tls: Annotated[bool, typer.Option("--no-tls", help="Plain http, on addresses of this machine only.")] = False,
+    passphrase_file: options.PassphraseFile = None,
+    queue: Annotated[int, typer.Option(min=0, help="Requests held while one is evaluated; more get HTTP 503.")] = 8,
+    max_body: Annotated[
+        int | None,
+        typer.Option(metavar="BYTES", min=1, help="Refuse larger messages (default: what the models need at most)."),
+    ] = None,
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
+) -> None:
+    """Serve trained models: score records that this service cannot read.
+
+    Loads the secret half of each bundle, prints its address as soon as it accepts connections, and runs until it is
+    interrupted or terminated; requests in work are finished first. Whoever can reach it can have records scored; who
+    may, is for the network in front of it to decide. It sees ciphertext, row counts and key ids, and keeps none.
+
+    Answers are not sanitised in this version: a key holder can solve for the model's weights. Serve only to those who
+    may know the model.
+
+    \b
+    Examples:
+      securead serve bundles/payments --tls-cert cert.pem --tls-key key.pem --host 0.0.0.0
+      securead serve bundles/payments --no-tls --port 0
+    """
+    from securead.cli.screen import say
+    from securead.serving.process import URL_PREFIX, WARNING, Address, run
+
+    address = Address(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, no_tls=no_tls)
+
+    def announce(url: str) -> None:
+        say(f"warning: {WARNING}", "yellow")
+        print(f"{URL_PREFIX}{url}", flush=True)
+
+    run(
+        bundles,
+        address,
+        passphrase=options.passphrase(passphrase_file),
+        queue=queue,
+        max_body=max_body,
+        announce=announce,
+        until_stdin_closes=until_stdin_closes,
+    )

@@ -1,0 +1,223 @@
+"""The HTTP service: what it offers, what it refuses and when.
+
+    GET  /healthz                   whether it is alive
+    GET  /v1/models                 names and digests
+    GET  /v1/models/{name}          the public half of a model, JSON
+    POST /v1/models/{name}/score    one request envelope in, one answer envelope out
+    GET  /metrics                   counts, seconds and bytes for Prometheus
+
+A refusal is JSON `{error, message, remedy}`, `error` being a class of `securead.errors`: 400 malformed, 404 unknown
+model, 409 made for another model or plan, 413 too large (decided by Content-Length before reading, and again while
+reading), 503 with Retry-After when the queue is full. Memory is bounded: at most `queue` + 1 messages are held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from securead import codec
+from securead.errors import FixInputError, RejectMessageError, RetryLaterError, SecureadError, UseOtherKeyError
+from securead.observe import event
+from securead.protocols import wire
+from securead.serving.loaded import LoadedModel, Offers
+from securead.serving.metrics import Metrics
+
+SECONDS_HEADER = "X-Securead-Seconds"
+RETRY_AFTER_SECONDS = 1
+_IDLE_SECONDS = 30.0  # a sender that is silent this long loses its place in the queue
+_OCTETS = "application/octet-stream"
+
+
+class _TooLargeError(RejectMessageError):
+    """A body beyond the limit: HTTP 413."""
+
+
+class _UnknownModelError(FixInputError):
+    """No model of that name: HTTP 404."""
+
+
+_STATUS: tuple[tuple[type[SecureadError], int, str], ...] = (
+    (_TooLargeError, 413, "RejectMessageError"),
+    (_UnknownModelError, 404, "FixInputError"),
+    (UseOtherKeyError, 409, "UseOtherKeyError"),
+    (RetryLaterError, 503, "RetryLaterError"),
+)
+
+
+class Desk:
+    """Where requests wait: one is evaluated at a time, at most `queue` more are held, the next is turned away.
+
+    One at a time because SEAL's calls hold the interpreter: more threads would only share one core.
+    """
+
+    def __init__(self, models: Sequence[LoadedModel], metrics: Metrics, *, queue: int, max_body: int | None) -> None:
+        self.models = {model.name: model for model in models}
+        self.metrics = metrics
+        self._queue, self._max_body = queue, max_body
+        self._inside = 0
+        self._turn = asyncio.Semaphore(1)
+
+    def model(self, name: str) -> LoadedModel:
+        """The model of that name, or an error that lists those there are."""
+        try:
+            return self.models[name]
+        except KeyError:
+            raise _UnknownModelError(
+                "no model has this name", value=name[:64], remedy="Offered: " + ", ".join(self.models) + "."
+            ) from None
+
+    async def score(self, model: LoadedModel, request: Request) -> Response:
+        """Read, check, evaluate and answer one message."""
+        limit = min(model.max_message_bytes, self._max_body or model.max_message_bytes)
+        refuse_by_length(request, limit)
+        if self._inside > self._queue:
+            raise RetryLaterError("the queue is full", remedy="Send the same message again in a moment.")
+        self._inside += 1
+        self.metrics.queue.set(self._inside)
+        try:
+            message = await read_body(request, limit)
+            async with self._turn:
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                answer, header, seconds = await asyncio.to_thread(_evaluate, model, message, limit)
+        finally:
+            self._inside -= 1
+            self.metrics.queue.set(self._inside)
+        self.metrics.scored(model.name, rows=header.rows, seconds=seconds, read=len(message), sent=len(answer))
+        event("serving.score", model=model.name, rows=header.rows, chunk=header.chunk, cpu_seconds=round(seconds, 6))
+        return Response(answer, media_type=_OCTETS, headers={SECONDS_HEADER: f"{seconds:.6f}"})
+
+
+def build_app(models: Sequence[LoadedModel], *, queue: int = 8, max_body: int | None = None) -> FastAPI:
+    """The application for loaded models. `max_body`: a limit in bytes below the one that follows from the plans."""
+    app = FastAPI(title="securead", docs_url=None, redoc_url=None, openapi_url=None)
+    metrics = Metrics()
+    desk = Desk(models, metrics, queue=queue, max_body=max_body)
+    offers = codec.to_plain(Offers(tuple(model.offer for model in models)))
+    publics = {model.name: codec.to_plain(model.public) for model in models}
+
+    @app.get("/healthz")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/v1/models")
+    async def list_models() -> JSONResponse:
+        return JSONResponse(offers)
+
+    @app.get("/v1/models/{name}")
+    async def public_half(name: str) -> JSONResponse:
+        return JSONResponse(publics[desk.model(name).name])
+
+    @app.post("/v1/models/{name}/score")
+    async def score(name: str, request: Request) -> Response:
+        return await desk.score(desk.model(name), request)
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.exception_handler(SecureadError)
+    async def refuse(request: Request, error: SecureadError) -> JSONResponse:
+        status, name = next(
+            ((status, name) for kind, status, name in _STATUS if isinstance(error, kind)), (400, type(error).__name__)
+        )
+        metrics.refused(status)
+        event("serving.refused", status=status, error=name)
+        message = str(_without_remedy(error))
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
+        # The rest of a body that was not read cannot be told from a next request.
+        headers |= {"Connection": "close"} if request.method == "POST" else {}
+        content = {"error": name, "message": message, "remedy": error.remedy}
+        return JSONResponse(content, status_code=status, headers=headers)
+
+    @app.exception_handler(HTTPException)
+    async def refuse_path(request: Request, error: HTTPException) -> JSONResponse:
+        metrics.refused(error.status_code)
+        content = {"error": "FixInputError", "message": str(error.detail), "remedy": "See GET /v1/models."}
+        return JSONResponse(content, status_code=error.status_code, headers=error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        metrics.refused(499)
+        return Response(status_code=400)
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> JSONResponse:
+        metrics.refused(500)
+        event("serving.bug", error=type(error).__name__)
+        content = {"error": "InternalError", "message": "the service met a bug", "remedy": "Tell its operator."}
+        return JSONResponse(content, status_code=500)
+
+    return app
+
+
+def _without_remedy(error: SecureadError) -> SecureadError:
+    """The error without its remedy, which travels in a field of its own."""
+    return SecureadError(error.what, where=error.where, value=error.value)
+
+
+def refuse_by_length(request: Request, limit: int) -> None:
+    """Raise before a byte of the body is read when its declared length is beyond the limit, or no number."""
+    declared = request.headers.get("content-length")
+    if declared is None:
+        return
+    if not (declared.isascii() and declared.isdigit()):
+        raise RejectMessageError(
+            "Content-Length is no number",
+            value=declared[:20],
+            remedy="Use an HTTP client that sends well-formed calls.",
+        )
+    if len(declared) > 18 or int(declared) > limit:
+        raise _too_large(limit)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, of at most `limit` bytes; more is refused as soon as it arrives."""
+    body = bytearray()
+    parts = request.stream().__aiter__()
+    while True:
+        try:
+            body += await asyncio.wait_for(anext(parts), _IDLE_SECONDS)
+        except StopAsyncIteration:
+            return bytes(body)
+        except TimeoutError:
+            raise RejectMessageError(
+                f"nothing arrived for {_IDLE_SECONDS:g} s", remedy="Send the message again."
+            ) from None
+        if len(body) > limit:
+            raise _too_large(limit)
+
+
+def _too_large(limit: int) -> _TooLargeError:
+    return _TooLargeError(
+        f"the message is larger than the {limit} bytes that this service takes",
+        remedy="Send one chunk a message, encrypted with keys for this model.",
+    )
+
+
+def _evaluate(model: LoadedModel, message: bytes, limit: int) -> tuple[bytes, wire.Header, float]:
+    """In a worker thread: the answer message, the request's header and the CPU seconds of the evaluation."""
+    request = wire.from_bytes(message, max_payload=limit)
+    header = request.header
+    if header.kind != "request":
+        raise RejectMessageError("this is an answer, not a request", remedy="Send what `securead encrypt` wrote.")
+    evaluator = model.evaluator(header)
+    plan = model.plans[header.engine, header.role]
+    if header.rows > plan.rows_per_chunk:
+        raise RejectMessageError(
+            "the request claims more rows than a chunk can hold",
+            value=header.rows,
+            remedy=f"Send at most {plan.rows_per_chunk} rows a chunk.",
+        )
+    start = time.thread_time()
+    payload = evaluator.evaluate(request.payload)
+    seconds = time.thread_time() - start
+    return wire.Envelope(replace(header, kind="answer"), payload).to_bytes(), header, seconds

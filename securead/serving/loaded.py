@@ -1,0 +1,125 @@
+"""The models a service holds: bundles checked at start, plans for every engine and role, evaluators made once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from securead.errors import FixConfigurationError, FixProgramError, PrivacyRefusedError, UseOtherKeyError
+from securead.models import bundle as bundles
+from securead.models.bundle import Bundle
+from securead.protocols import registry, wire
+from securead.protocols.choice import carriers
+from securead.protocols.engine import Evaluator, Plan
+
+ENVELOPE_BYTES = wire.MAX_HEADER_BYTES + 64
+_REMEDY = "Fetch the model again (`securead keygen` makes keys for what is served now) and encrypt again."
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A model as `GET /v1/models` lists it."""
+
+    name: str
+    digest: str
+    program: str
+
+
+@dataclass(frozen=True)
+class Offers:
+    """The reply to `GET /v1/models`."""
+
+    models: tuple[Offer, ...]
+
+
+class LoadedModel:
+    """One bundle, ready to score.
+
+    Raises `PrivacyRefusedError` for a bundle whose noise came from a known seed, and `FixProgramError` for one that
+    no registered engine carries in any role.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.public = bundle.public
+        if bundle.public.privacy.noise_source == "seeded-study":
+            raise PrivacyRefusedError(
+                f"model {bundle.public.name!r} was trained with noise from a known seed, for a study",
+                remedy="Anyone can subtract such noise, so it is not served: train again with the system's noise.",
+            )
+        self._program = bundle.program
+        self.plans: Mapping[tuple[str, str], Plan] = self._make_plans()
+        self._evaluators: dict[tuple[str, str], Evaluator] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The name under which clients ask for it."""
+        return self.public.name
+
+    @property
+    def offer(self) -> Offer:
+        """Its entry in the list of models."""
+        return Offer(self.name, self.public.digest, self.public.program.digest)
+
+    @property
+    def max_message_bytes(self) -> int:
+        """No honest request message is larger."""
+        return max(plan.max_request_bytes for plan in self.plans.values()) + ENVELOPE_BYTES
+
+    def _make_plans(self) -> dict[tuple[str, str], Plan]:
+        plans: dict[tuple[str, str], Plan] = {}
+        problem: FixProgramError | None = None
+        for spec in carriers(self.public.program):
+            for role in spec.roles:
+                try:
+                    plans[spec.name, role] = registry.plan_module(spec.name).make_plan(self.public.program, role)
+                except FixProgramError as error:
+                    problem = error
+        if not plans:
+            raise problem or FixProgramError(
+                f"no registered engine carries the model {self.name!r}",
+                remedy="Registered engines: " + (", ".join(registry.engines()) or "none") + ".",
+            )
+        return plans
+
+    def evaluator(self, header: wire.Header) -> Evaluator:
+        """The evaluator for a request, or `UseOtherKeyError` when the request is not for what is served."""
+        if header.program != self.public.program.digest:
+            raise UseOtherKeyError(
+                f"the request is for another model than the {self.name!r} that is served now", remedy=_REMEDY
+            )
+        plan = self.plans.get((header.engine, header.role))
+        if plan is None:
+            offered = ", ".join(f"{engine}/{role}" for engine, role in self.plans)
+            raise UseOtherKeyError(
+                "the model is not served by this engine in this role",
+                value=f"{header.engine}/{header.role}"[:100],
+                remedy=f"Served: {offered}.",
+            )
+        if header.plan != plan.digest:
+            raise UseOtherKeyError("the request was made with other parameters than are served now", remedy=_REMEDY)
+        with self._lock:
+            where = (header.engine, header.role)
+            if where not in self._evaluators:
+                make = registry.blind_module(header.engine).make_evaluator
+                self._evaluators[where] = make(plan, self._program)
+            return self._evaluators[where]
+
+
+def load(sources: Iterable[Bundle | Path | str], *, passphrase: str | None = None) -> tuple[LoadedModel, ...]:
+    """Load bundles for serving; every problem shows here and not at the first request."""
+    read = [item if isinstance(item, Bundle) else bundles.load(item, passphrase=passphrase) for item in sources]
+    models = [LoadedModel(bundle) for bundle in read]
+    _check_names(models)
+    return tuple(models)
+
+
+def _check_names(models: Sequence[LoadedModel]) -> None:
+    if not models:
+        raise FixConfigurationError("there is nothing to serve", remedy="Give at least one bundle.")
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise FixConfigurationError(f"two bundles are called {twice!r}", remedy="Serve them from two services.")

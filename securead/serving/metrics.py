@@ -1,0 +1,39 @@
+"""What a service counts: messages, rows, seconds, bytes. Labels are our own words, never a caller's."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+
+class Metrics:
+    """The counters of one application."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+
+        def by_model(name: str, meaning: str) -> Counter:
+            return Counter(name, meaning, ("model",), registry=registry)
+
+        self._messages = by_model("securead_messages", "Requests answered")
+        self._rows = by_model("securead_rows", "Rows that answered requests said they hold")
+        self._seconds = by_model("securead_evaluation_seconds", "CPU seconds of evaluation")
+        self._read = by_model("securead_received_bytes", "Bytes of answered requests")
+        self._sent = by_model("securead_sent_bytes", "Bytes of answers")
+        self._refused = Counter("securead_refused", "Calls refused, by HTTP status", ("status",), registry=registry)
+        self.queue = Gauge("securead_queue", "Requests being received, waiting or evaluated", registry=registry)
+
+    def scored(self, model: str, *, rows: int, seconds: float, read: int, sent: int) -> None:
+        """Count one answered request."""
+        self._messages.labels(model).inc()
+        self._rows.labels(model).inc(rows)
+        self._seconds.labels(model).inc(seconds)
+        self._read.labels(model).inc(read)
+        self._sent.labels(model).inc(sent)
+
+    def refused(self, status: int) -> None:
+        """Count one refusal."""
+        self._refused.labels(str(status)).inc()
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self._registry)
