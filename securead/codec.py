@@ -3,7 +3,8 @@
 Everything that crosses a file, a socket or a recipe is a frozen dataclass whose fields say its shape: strings,
 numbers, booleans, `None`, tuples, string literals, further dataclasses, and unions of dataclasses told apart by
 the key "type". `from_plain` accepts exactly that shape: an unknown or missing field, a wrong type, a NaN or an
-infinity is a `FixInputError` that names the place. Nothing is executed, so the input may be hostile.
+infinity is a `FixInputError` that names the place. Nothing is executed, so the input may be hostile. An integer in
+a float's place is stored as that float, so that equal values have equal digests.
 """
 
 from __future__ import annotations
@@ -17,19 +18,32 @@ import types
 import typing
 from typing import Any, TypeVar
 
-from securead.errors import FixInputError
+from securead.errors import FixInputError, SecureadError
 
 T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
     """The JSON value of a dataclass (recursively); `None` fields are kept, so that the shape is explicit."""
+    return _plain(Any, value)
+
+
+def _plain(kind: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        hints = _hints(type(value))
+        plain = {
+            field.name: _plain(hints[field.name], getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
         tag = getattr(type(value), "type_tag", None)
         return {"type": tag, **plain} if tag else plain
+    kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
     if isinstance(value, tuple):
-        return [to_plain(item) for item in value]
+        items = next((typing.get_args(k) for k in kinds if typing.get_origin(k) is tuple), ())
+        if len(items) != len(value) or Ellipsis in items:
+            items = (items[0] if Ellipsis in items else Any,) * len(value)
+        return [_plain(k, item) for k, item in zip(items, value, strict=True)]
+    if type(value) is int and float in kinds:
+        value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} has no place in a stored value")
     if value is None or isinstance(value, str | bool | int | float):
@@ -38,7 +52,10 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(cls: type[T], plain: Any, *, where: str) -> T:
-    """Build `cls` from a JSON value of exactly its shape, or raise `FixInputError` naming the place."""
+    """Build `cls` from a JSON value of exactly its shape, or raise `FixInputError` naming the place.
+
+    What the class itself refuses is raised as the class raises it, with the place where it names none.
+    """
     return typing.cast(T, _read(cls, plain, where))
 
 
@@ -117,6 +134,8 @@ def _read_dataclass(cls: type, plain: Any, where: str) -> Any:
         raise _fail(where, "a table", plain)
     tag = getattr(cls, "type_tag", None)
     fields = {field.name: field for field in dataclasses.fields(cls)}
+    if tag and plain.get("type", tag) != tag:
+        raise _fail(f"{where}.type", repr(tag), plain["type"])
     given = {key: value for key, value in plain.items() if not (tag and key == "type")}
     for key in given:
         if key not in fields:
@@ -128,4 +147,8 @@ def _read_dataclass(cls: type, plain: Any, where: str) -> Any:
         if required and name not in given:
             raise FixInputError(f"the entry {name!r} is missing", where=where, remedy="Add it.")
     values = {name: _read(_hints(cls)[name], value, f"{where}.{name}") for name, value in given.items()}
-    return cls(**values)
+    try:
+        return cls(**values)
+    except SecureadError as error:
+        error.where = error.where or where
+        raise

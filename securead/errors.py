@@ -18,9 +18,16 @@ class SecureadError(Exception):
     def __str__(self) -> str:
         message = f"{self.where}: {self.what}" if self.where else self.what
         if self.value is not None:
-            text = repr(self.value)
+            text = _shown(self.value)
             message += f" (got {text if len(text) <= 200 else text[:197] + '...'})"
         return f"{message}. {self.remedy}" if self.remedy else message
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except (RecursionError, ValueError):  # nested without end, or an integer of thousands of digits
+        return f"a {type(value).__name__} too large to show"
 
 
 class FixInputError(SecureadError, ValueError):

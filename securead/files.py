@@ -28,8 +28,8 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         _replace(path, content, mode)
     except OSError as error:  # a full disk, a missing permission, a directory in the way
         raise RetryLaterError(
-            f"cannot write {path}: {error.strerror}",
-            remedy="What stood there before is intact: free space or fix the permission, then call again.",
+            f"cannot write {path}: {error.strerror or error}",
+            remedy="What stands there is whole, the old or the new: free space or fix the permission, then call again.",
         ) from error
 
 
@@ -82,7 +82,7 @@ def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
     """Read a JSON file; anything else is refused with its path."""
     try:
         return json.loads(read_bytes(path, limit=limit))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a plain ValueError
         raise FixInputError(f"{path} is not JSON: {error}", remedy="The file is damaged or foreign.") from error
 
 

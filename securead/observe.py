@@ -45,7 +45,12 @@ def counters() -> dict[str, int]:
 
 @contextlib.contextmanager
 def span(name: str, **fields: Field) -> Iterator[None]:
-    """Time a block of work, wall and CPU seconds of this process, and log it when the block ends."""
+    """Time a block of work, wall and CPU seconds of this process, and log it when the block ends.
+
+    Raises `TypeError` as `event` does, before the work rather than after it.
+    """
+    for key, value in fields.items():
+        _refuse_plaintext(key, value)
     wall, cpu = time.perf_counter(), time.process_time()
     try:
         yield

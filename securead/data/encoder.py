@@ -57,5 +57,7 @@ class Encoder:
 
     def _standardise(self, bounded: Array) -> Array:
         center, spread = self.schema.declared_scale()
-        standardised: Array = np.clip((self.schema.transformed(bounded) - center) / spread, -self.limit, self.limit)
+        with np.errstate(over="ignore"):  # a far centre or a tiny spread: the infinity is clipped like any other
+            scaled = (self.schema.transformed(bounded) - center) / spread
+        standardised: Array = np.clip(scaled, -self.limit, self.limit)
         return standardised

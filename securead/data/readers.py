@@ -100,23 +100,24 @@ def _read_npz(path: Path, pick: PickLabel) -> Table:
             value=(X.shape, None if y is None else y.shape, len(columns)),
             remedy="Give one name a column and one label a row.",
         )
-    return Table(X, columns, y, source=path.name)
+    return _split_label(X, columns, pick, path) if y is None else Table(X, columns, y, source=path.name)
 
 
 def _read_csv(path: Path, pick: PickLabel) -> Table:
+    values: list[list[float]] = []
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = csv.reader(file)
-        names = tuple(name.strip() for name in next(rows, []))
-        values: list[list[float]] = []
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(names):
-                raise FixInputError(
-                    f"{path}, line {rows.line_num} has {len(row)} cells, the header has {len(names)}",
-                    remedy="Check separators and quoting.",
-                )
-            values.append([_number(cell, path, rows.line_num, name) for cell, name in zip(row, names, strict=True)])
+        try:
+            names = tuple(name.strip() for name in next(rows, []))
+            for row in filter(None, rows):
+                if len(row) != len(names):
+                    raise FixInputError(
+                        f"{path}, line {rows.line_num} has {len(row)} cells, the header has {len(names)}",
+                        remedy="Check separators and quoting.",
+                    )
+                values.append([_number(cell, path, rows.line_num, n) for cell, n in zip(row, names, strict=True)])
+        except csv.Error as error:  # a quote that never ends makes a cell without end
+            raise FixInputError(f"{path}, line {rows.line_num}: {error}", remedy="Check the quoting.") from error
     return _split_label(np.array(values, dtype=np.float64).reshape(len(values), len(names)), names, pick, path)
 
 
@@ -139,10 +140,16 @@ def _read_parquet(path: Path, pick: PickLabel) -> Table:
         raise InstallExtraError("reading Parquet needs pyarrow", remedy="Run: pip install 'securead[data]'.") from error
     try:
         table = parquet.read_table(path)
-        columns = [np.asarray(column.to_numpy(), dtype=np.float64) for column in table.columns]
-    except (pyarrow.ArrowException, ValueError, TypeError) as error:
-        raise FixInputError(f"{path} is not a Parquet table of numbers: {error}", remedy="Check its types.") from error
-    names = tuple(map(str, table.column_names))
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise FixInputError(f"{path} is not a Parquet table: {error}", remedy="The file is damaged.") from error
+    names, columns = tuple(map(str, table.column_names)), []
+    for name, column in zip(names, table.columns, strict=True):
+        try:
+            columns.append(np.asarray(column.to_numpy(), dtype=np.float64))
+        except (pyarrow.ArrowException, ValueError, TypeError) as error:
+            raise FixInputError(
+                f"{path}, column {name!r} is not of numbers: {error}", remedy="Encode categories as numbers."
+            ) from error
     X = np.column_stack(columns) if columns else np.empty((0, 0))
     return _split_label(X, names, pick, path)
 

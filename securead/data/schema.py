@@ -7,6 +7,7 @@ privacy guarantee does not cover them. `Schema.observed` exists for studies and 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,15 +35,19 @@ class Column:
     spread: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.lower < self.upper:
+        # A sixth of the width is the spread where none is declared: it must neither overflow nor vanish.
+        if not (self.lower < self.upper and 0 < (self.upper - self.lower) / 6 < math.inf):
             raise FixConfigurationError(
-                f"column {self.name!r}: the lower bound is not below the upper",
+                f"column {self.name!r}: the lower bound is not below the upper by a finite width",
                 value=(self.lower, self.upper),
-                remedy="Declare bounds with lower < upper.",
+                remedy="Declare finite bounds with lower < upper.",
             )
-        if (self.center is None) != (self.spread is None) or (self.spread is not None and self.spread <= 0):
+        center, spread = self.center, self.spread
+        if (center is None) != (spread is None) or not (
+            center is None or spread is None or (math.isfinite(center) and 0 < spread < math.inf)
+        ):
             raise FixConfigurationError(
-                f"column {self.name!r}: center and spread go together and the spread is positive",
+                f"column {self.name!r}: center and spread go together, finite, and the spread is positive",
                 value=(self.center, self.spread),
                 remedy="Declare both or neither.",
             )
@@ -90,6 +95,10 @@ class Schema:
 
         With `reorder`, columns that are all there but in another order are matched by name.
         """
+        names = tuple(names)
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            raise FixInputError("a column occurs twice", value=twice[0], remedy="Give each column its own name.")
         missing = [name for name in self.names if name not in names]
         extra = [name for name in names if name not in self.names]
         if missing or extra:
@@ -166,7 +175,7 @@ class Schema:
     def declared_scale(self) -> tuple[Array, Array]:
         """Centre and spread of each column; where none is declared, the middle and a sixth of the bounds."""
         lower, upper = self.transformed_bounds()
-        center, spread = (lower + upper) / 2, (upper - lower) / 6
+        center, spread = lower / 2 + upper / 2, (upper - lower) / 6
         for i, column in enumerate(self.columns):
             if column.center is not None and column.spread is not None:
                 center[i], spread[i] = column.center, column.spread

@@ -29,11 +29,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A data owner: a name and its records `(n, d)`. `ledger` names the file that keeps its budget across jobs."""
+    """A data owner: a name and its records `(n, d)`.
+
+    `ledger` names the file that keeps its budget across jobs, and `limit` the epsilon that it allows in total; by
+    default a run may spend its own plan and no more.
+    """
 
     name: str
     X: Array
     ledger: Path | None = None
+    limit: float | None = None
 
 
 def train(
@@ -81,7 +86,8 @@ def train(
 def _releaser(detector: AnomalyDetector, site: Site, privacy: PrivacyPlan | None, job: str) -> Releaser:
     if privacy is None:
         return Unprotected()
-    return protect(detector, privacy, Budget(site.name, privacy.epsilon, privacy.delta, path=site.ledger), job=job)
+    limit = privacy.epsilon if site.limit is None else site.limit
+    return protect(detector, privacy, Budget(site.name, limit, privacy.delta, path=site.ledger), job=job)
 
 
 def _site_update(detector: AnomalyDetector, state: State, site: Site, releaser: Releaser) -> Update:

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from securead import codec, files
 from securead.data.partition import partition
 from securead.data.readers import read_table
 from securead.data.schema import Array, Column, Schema
 from securead.errors import FixConfigurationError, FixInputError
 from securead.federated.embedded import Progress, Site, train
-from securead.models import bundle
+from securead.models.bundle import check_name
+from securead.models.estimator import AnomalyDetector
 from securead.models.registry import make_detector
 from securead.privacy.plan import PrivacyPlan
 
@@ -50,12 +53,16 @@ class SchemaSection:
 
 @dataclass(frozen=True)
 class SiteSection:
-    """One data owner: a data file of its own, or its share of the run's common file. `ledger` keeps its budget."""
+    """One data owner: a data file of its own, or its share of the run's common file.
+
+    `ledger` names the file that keeps its budget across jobs, `limit` the epsilon that it allows in total.
+    """
 
     name: str
     data: str | None = None
     share: float | None = None
     ledger: str | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def parse_recipe(content: str, *, where: str) -> Recipe:
         )
     parameters = {key: value for key, value in detector.items() if key != "type"}
     read: _Plain = codec.from_plain(_Plain, plain, where=where)
-    if not bundle.check_name(read.name):
+    if not check_name(read.name):
         raise FixConfigurationError("a model's name is 1 to 64 letters, digits, '-', '_' or '.'", value=read.name)
     return Recipe(
         read.name, read.sites, detector["type"], parameters, read.privacy, read.schema, read.data, read.split_seed
@@ -143,20 +150,31 @@ def gather(recipe: Recipe, base: Path, *, X: Array | None = None, columns: tuple
             table = read_table(base / site.data)
             tables.append((table.X, table.columns))
     if recipe.schema is None:
-        import numpy as np
-
         schema = Schema.observed(np.concatenate([X for X, _ in tables]), tables[0][1], widen=0.1)
     else:
         schema = recipe.schema.schema()
     sites = tuple(
-        Site(site.name, X[:, schema.order(names, reorder=True)], None if site.ledger is None else base / site.ledger)
+        Site(
+            site.name,
+            X[:, schema.order(names, reorder=True)],
+            None if site.ledger is None else base / site.ledger,
+            site.limit,
+        )
         for site, (X, names) in zip(recipe.sites, tables, strict=True)
     )
     return TrainingData(sites, schema)
 
 
-def run(recipe: Recipe, data: TrainingData, *, progress: Progress | None = None) -> bundle.Bundle:
-    """Train by the recipe on the embedded executor and compile the result into a bundle."""
+def train_recipe(recipe: Recipe, data: TrainingData, *, progress: Progress | None = None) -> AnomalyDetector:
+    """Train by the recipe on the embedded executor; `bundle.make(detector, recipe.name)` compiles the result."""
     detector = make_detector(recipe.detector, recipe.parameters)
-    train(detector, data.sites, data.schema, privacy=recipe.privacy, progress=progress)
-    return bundle.make(detector, recipe.name)
+    return train(detector, data.sites, data.schema, privacy=recipe.privacy, progress=progress)
+
+
+def zoo_recipe(name: str) -> Path:
+    """The path of a recipe of the model zoo, in an installed package or a checkout."""
+    package = Path(__file__).parent.parent
+    for folder in (package / "_zoo", package.parent / "models"):
+        if (folder / name / "recipe.toml").is_file():
+            return folder / name / "recipe.toml"
+    raise FixConfigurationError("the zoo has no such recipe", value=name, remedy="See the folder models/.")

@@ -264,7 +264,7 @@ def statement(detector: AnomalyDetector, plan: PrivacyPlan, sites: list[Protecte
     return PrivacyStatement(
         private=plan.noise_source == "system",
         delta=plan.delta,
-        sites=tuple(SiteGuarantee(site.site, site.budget.spent()) for site in sites),
+        sites=tuple(SiteGuarantee(site.site, site.epsilon(), site.budget.spent()) for site in sites),
         releases=tuple(
             Release(stage, multiplier, _WHAT.get(stage, f"{stage} of clipped records"))
             for stage, multiplier in multipliers.items()

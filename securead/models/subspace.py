@@ -124,8 +124,12 @@ class SubspaceDetector(AnomalyDetector):
 
     def score_quantile(self, values: Mapping[str, Array], share_above: float) -> float:
         """Chi-square for Mahalanobis; for the residual, Jackson and Mudholkar's moment-matched chi-square."""
-        factor = self._factor(values)
-        variances = np.linalg.eigvalsh(factor @ _symmetric(values["covariance"]) @ factor.T).clip(min=1e-12)
+        eigenvalues, floor, _ = _spectrum(values)
+        floored = np.maximum(eigenvalues, floor)
+        if self.method == "pca_residual":
+            variances = floored[: len(floored) - self._kept(len(floored))]
+        else:
+            variances = np.maximum(eigenvalues, 0) / floored
         first, second = variances.sum(), (variances**2).sum()
         return float(stats.chi2.ppf(1 - share_above, df=first**2 / second) * second / first)
 
@@ -148,7 +152,7 @@ class SubspaceDetector(AnomalyDetector):
         values = self.values_
         factor, mean = self._factor(values), values["mean"]
         builder = ProgramBuilder(self._encoder(self.encoder_.schema, fraction_bits))
-        subtract = self.method == "pca_residual" and 2 * self._kept(len(mean)) < len(mean)
+        subtract = self.method == "pca_residual" and 0 < 2 * self._kept(len(mean)) < len(mean)
         if subtract:
             factor = _principal(values, self._kept(len(mean)))
         forms = _triangular(factor)
@@ -171,7 +175,7 @@ class SubspaceDetector(AnomalyDetector):
         else:
             builder.affine([(ones, squares)], fraction_bits=builder.fraction_bits(squares))
         return builder.finish(
-            tolerance=1e-4 * typical,
+            tolerance=1e-5 * typical,
             # A quadratic form in d variables has this many coefficients; as many honest scores determine it.
             honest_extraction_rows=(d + 1) * (d + 2) // 2,
             squared_norm=1.0 if subtract else None,
@@ -194,13 +198,9 @@ class SubspaceDetector(AnomalyDetector):
 
     def _factor(self, values: Mapping[str, Array]) -> Array:
         """The matrix A of the score |A (z - m)|^2, `(rank, d)`."""
-        eigenvalues, vectors = np.linalg.eigh(_symmetric(values["covariance"]))
+        eigenvalues, floor, vectors = _spectrum(values)
         if self.method == "pca_residual":
             return vectors[:, : len(eigenvalues) - self._kept(len(eigenvalues))].T
-        # A symmetric noise matrix with off-diagonal deviation s has a spectral norm close to 2 s sqrt(d) (Wigner 1958);
-        # here s is the diagonal's over sqrt(2).
-        noise = float(values["noise"][0]) * math.sqrt(2 * len(eigenvalues))
-        floor = max(0.01 * float(np.abs(eigenvalues).mean()), noise, 1e-9)
         whitening: Array = (vectors / np.sqrt(np.maximum(eigenvalues, floor))).T
         return whitening
 
@@ -224,14 +224,18 @@ def _entry_weights(width: int) -> Array:
     return np.where(rows == columns, _DIAGONAL, _OFF_DIAGONAL).astype(np.int64)
 
 
-def _symmetric(matrix: Array) -> Array:
-    symmetric: Array = (matrix + matrix.T) / 2
-    return symmetric
+def _spectrum(values: Mapping[str, Array]) -> tuple[Array, float, Array]:
+    """The covariance's eigenvalues in rising order, the floor below which nothing is known of them, eigenvectors."""
+    eigenvalues, vectors = np.linalg.eigh((values["covariance"] + values["covariance"].T) / 2)
+    # A symmetric noise matrix with off-diagonal deviation s has a spectral norm close to 2 s sqrt(d) (Wigner 1958);
+    # here s is the diagonal's over sqrt(2).
+    noise = float(values["noise"][0]) * math.sqrt(2 * len(eigenvalues))
+    return eigenvalues, max(0.01 * float(np.abs(eigenvalues).mean()), noise, 1e-9), vectors
 
 
 def _principal(values: Mapping[str, Array], kept: int) -> Array:
     """The leading eigenvectors as rows, `(kept, d)`."""
-    _, vectors = np.linalg.eigh(_symmetric(values["covariance"]))
+    _, _, vectors = _spectrum(values)
     return vectors[:, vectors.shape[1] - kept :].T
 
 

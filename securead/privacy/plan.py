@@ -67,8 +67,20 @@ def epsilon_of(event: dp_accounting.DpEvent, delta: float) -> float:
 
     Raises `PrivacyRefusedError` for a mechanism that the accountant does not know.
     """
-    accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, _DISCRETIZATION)
     event = _merge_gaussians(event)
+    if isinstance(event, dp_accounting.GaussianDpEvent):
+        return _gaussian_epsilon(event.noise_multiplier, delta)
+    return _pld_epsilon(event, delta)
+
+
+@functools.lru_cache(maxsize=1024)
+def _gaussian_epsilon(noise_multiplier: float, delta: float) -> float:
+    """Every site charges the same events: compute each once."""
+    return _pld_epsilon(dp_accounting.GaussianDpEvent(noise_multiplier), delta)
+
+
+def _pld_epsilon(event: dp_accounting.DpEvent, delta: float) -> float:
+    accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, _DISCRETIZATION)
     if not accountant.supports(event):
         raise PrivacyRefusedError(
             "the accountant does not know this mechanism", value=type(event).__name__, remedy="Nothing was released."

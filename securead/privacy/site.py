@@ -12,7 +12,7 @@ from securead.data.schema import Array
 from securead.errors import PrivacyRefusedError
 from securead.privacy.budget import Budget
 from securead.privacy.mechanisms import GaussianMechanism, NoiseSource, StudyNoise, SystemNoise
-from securead.privacy.plan import GRID_SHARE_OF_DELTA, PrivacyPlan
+from securead.privacy.plan import GRID_SHARE_OF_DELTA, PrivacyPlan, epsilon_of
 
 
 class Releaser(Protocol):
@@ -54,6 +54,11 @@ class Protected:
     def event(self, stage: str) -> dp_accounting.GaussianDpEvent:
         """The Gaussian event of a stage."""
         return dp_accounting.GaussianDpEvent(self.noise_multipliers[stage])
+
+    def epsilon(self) -> float:
+        """What all stages of this run cost together."""
+        events = [self.event(stage) for stage in self.noise_multipliers]
+        return epsilon_of(dp_accounting.ComposedDpEvent(events), self.plan.delta)
 
     def release(self, exact: Array, l2_sensitivity: int, *, stage: str) -> Array:
         """Noised int64 sums. Raises `PrivacyRefusedError`, having released nothing, when the budget is spent."""

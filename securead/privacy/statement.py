@@ -20,10 +20,14 @@ class Release:
 
 @dataclass(frozen=True)
 class SiteGuarantee:
-    """The epsilon that one site's records are protected with, at the statement's delta."""
+    """The epsilon of one site's records at the statement's delta: of this model, and of all that its ledger holds.
+
+    `spent` composes this model with every earlier release from the same records; None where no ledger was kept.
+    """
 
     site: str
     epsilon: float
+    spent: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,5 +71,14 @@ class PrivacyStatement:
             "Noised releases: "
             + "; ".join(f"{r.what} (noise multiplier {r.noise_multiplier:.3g})" for r in self.releases)
             + f". Accounted with {self.accountant}.",
+            *self._together(),
             *(f"Not covered: {item}" for item in self.not_covered),
         )
+
+    def _together(self) -> tuple[str, ...]:
+        """What several models from the same records guarantee together, where a ledger knows of others."""
+        more = [site for site in self.sites if site.spent is not None and site.spent > site.epsilon]
+        if not more:
+            return ()
+        each = ", ".join(f"{site.site}: {site.spent:.3g}" for site in more)
+        return (f"Together with earlier releases from the same records, epsilon adds up to: {each}.",)

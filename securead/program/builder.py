@@ -61,7 +61,7 @@ class ProgramBuilder:
         """`sum W v + b` at `fraction_bits`: float matrices `(width, source width)` with their source steps.
 
         A source's weights get `fraction_bits` minus the source's own bits. Raises `FixProgramError` when that is
-        negative, or when a weight is not finite or needs more than 53 bits.
+        negative, or when a weight is not finite or needs more than 512 bits.
         """
         width = len(terms[0][0])
         matrices = []
@@ -105,8 +105,12 @@ class ProgramBuilder:
         terms: tuple[SquaredNorm, ...] = ()
         if squared_norm is not None:
             multiplier = squared_norm * 2.0 ** (self._steps[-1].fraction_bits - 2 * self._encoder.fraction_bits)
-            if multiplier != round(multiplier):
-                raise FixProgramError("the public term is off the score's grid", value=squared_norm)
+            if not multiplier.is_integer():
+                raise FixProgramError(
+                    "the public term is off the score's grid",
+                    value=squared_norm,
+                    remedy="Give the score more fraction bits, or the term a factor that is a multiple of its grid.",
+                )
             terms = (SquaredNorm(round(multiplier)),)
         total = magnitude(self._intervals[-1]) + sum(term.bound(self._encoder) for term in terms)
         key = secrets.token_bytes(32)

@@ -24,8 +24,10 @@ def evaluate(program: Program, Z: Array) -> Array:
     Z = np.asarray(Z)
     if Z.ndim != 2 or Z.shape[1] != public.encoder.width or not np.issubdtype(Z.dtype, np.integer):
         raise FixInputError("encoded records are integers (n, width)", value=(Z.shape, str(Z.dtype)))
-    if Z.size and int(np.abs(Z).max()) > public.encoder.bound:
-        raise FixInputError("an encoded value exceeds the encoder's bound", value=int(np.abs(Z).max()))
+    # Not by np.abs: the magnitude of a type's least value does not fit the type.
+    largest = max(int(Z.max()), -int(Z.min())) if Z.size else 0
+    if largest > public.encoder.bound:
+        raise FixInputError("an encoded value exceeds the encoder's bound", value=largest)
     parts = [_evaluate_chunk(program, Z[i : i + _CHUNK].astype(np.int64)) for i in range(0, len(Z), _CHUNK)]
     return np.concatenate(parts) if parts else np.empty(0, dtype=object)
 

@@ -11,6 +11,7 @@ largest row sum of weights, because parameters and error bounds derive from them
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -25,6 +26,7 @@ from securead.errors import FixInputError, FixProgramError
 MAX_STEPS = 64
 MAX_WIDTH = 8192
 FORMAT = 1
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class SquaredNorm:
 
     def evaluate(self, Z: Array) -> Array:
         """Exact integers `(n,)` for encoded records `(n, width)`."""
-        Z = Z.astype(object) if (int(np.abs(Z).max(initial=0)) ** 2) * Z.shape[1] >= 2**62 else Z
+        largest = max(int(Z.max()), -int(Z.min())) if Z.size else 0
+        Z = Z.astype(object if largest**2 * Z.shape[1] >= 2**62 else np.int64)
         values: Array = (Z * Z).sum(axis=1).astype(object) * self.multiplier
         return values
 
@@ -235,7 +238,11 @@ def _check_shape(program: PublicProgram) -> None:
             case Relu():
                 require(0 <= step.source < at and steps[step.source].width == step.width, "bad ReLU", at)
     require(0 < program.tolerance < float("inf"), "the tolerance is positive", program.tolerance)
-    require(1 <= program.score_bits <= 1024, "the score's range is absurd", program.score_bits)
+    # 2**1023 is the largest power of two that a float64 score can still express.
+    require(1 <= program.score_bits <= 1023, "the score's range is absurd", program.score_bits)
+    public_bound = sum(term.bound(program.encoder) for term in program.public_terms)
+    require(public_bound <= 1 << program.score_bits, "public terms beyond the score's range", program.score_bits)
+    require(_DIGEST.fullmatch(program.commitment) is not None, "a commitment is 64 hex digits", program.commitment)
     require(program.honest_extraction_rows >= 1, "the extraction count is positive", program.honest_extraction_rows)
 
 

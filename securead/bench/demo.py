@@ -1,0 +1,264 @@
+"""The demonstration: the whole path on real data, with every role in the process that it would have in life.
+
+Training runs here on the embedded executor; the scoring service, and each of key generation, encryption, submission
+and decryption, are processes of their own that share nothing but files and a socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from securead import __version__, codec, files
+from securead.bench.datasets import DemoData
+from securead.bench.processes import run_command
+from securead.bench.report import write_report
+from securead.bench.results import DetectorResult, DetectorRun, Phase, Run
+from securead.data.partition import hold_out
+from securead.data.schema import Array
+from securead.federated.recipe import Recipe, SiteSection, gather, load_recipe, train_recipe, zoo_recipe
+from securead.models import bundle
+from securead.models.estimator import AnomalyDetector
+from securead.privacy.plan import PrivacyPlan
+from securead.protocols import registry
+
+HELD_OUT = 0.3
+_SEED = 0
+# From so many training records on, scale and threshold can be estimated privately at epsilon 1.
+_ENOUGH_RECORDS = 30_000
+# What each bank allows in total: two detectors at epsilon 1 compose to about 1.45.
+_EPSILON_LIMIT = 2.0
+_ENGINE = "ckks"
+
+Say = Callable[[str], None]
+
+
+class Service(Protocol):
+    """A running scoring service."""
+
+    @property
+    def url(self) -> str: ...
+
+
+StartService = Callable[[Sequence[Path]], contextlib.AbstractContextManager[Service]]
+"""Starts the scoring service over bundle directories; `securead.serving.serve` is one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained detector, its bundle's directory and what training took."""
+
+    detector: AnomalyDetector
+    name: str
+    path: Path
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The records that are scored, in memory and as the file a client reads."""
+
+    X: Array
+    y: Array | None
+    path: Path
+
+
+def run_demo(data: DemoData, out: Path, *, start_service: StartService, say: Say) -> Run:
+    """Run everything and write `out`/summary.json, `out`/report.html and the artefacts of each role below `out`/work.
+
+    `say` is told each step as it begins. `out`/work of an earlier run is replaced.
+    """
+    work = out / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    train_rows, held_rows = hold_out(len(data.table.X), data.table.y, HELD_OUT, seed=_SEED)
+    held = _write_held_out(data, held_rows, work / "submitter")
+    ledgers = (work / "banks").resolve()
+    recipes = [recipe_for(data, method, len(train_rows), ledgers) for method in ("mahalanobis", "pca_residual")]
+    trained: list[Trained] = []
+    sites: tuple[tuple[str, int], ...] = ()
+    for recipe in recipes:
+        say(f"training {recipe.name} privately among {len(recipe.sites)} banks")
+        start = time.perf_counter()
+        gathered = gather(recipe, Path(), X=data.table.X[train_rows], columns=data.table.columns)
+        sites = tuple((site.name, len(site.X)) for site in gathered.sites)
+        detector = train_recipe(recipe, gathered)
+        path = bundle.make(detector, recipe.name).save(work / "model-owner" / recipe.name)
+        trained.append(Trained(detector, recipe.name, path, time.perf_counter() - start))
+    say("starting the scoring service, a process of its own")
+    with start_service([model.path for model in trained]) as running:
+        runs = [
+            _score(model, role, held, running.url, work / f"{model.name}-{role}", say)
+            for model, role in ((trained[0], "same"), (trained[0], "split"), (trained[1], "same"))
+        ]
+    run = Run(
+        dataset=data.name,
+        source=data.why,
+        sites=sites,
+        rows_held_out=len(held.X),
+        anomalies_held_out=None if held.y is None else int(held.y.sum()),
+        detectors=tuple(runs),
+        version=__version__,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    say("writing summary.json and report.html")
+    files.write_json(out / "summary.json", codec.to_plain(run.summary))
+    write_report(run, out / "report.html")
+    return run
+
+
+def recipe_for(data: DemoData, method: str, records: int, ledgers: Path) -> Recipe:
+    """The zoo's recipe where the data set has one, else observed bounds; private preprocessing where n suffices.
+
+    Each bank keeps a ledger, because both detectors are trained on the same records.
+    """
+    if data.recipe is not None:
+        recipe = load_recipe(zoo_recipe(data.recipe))
+    else:
+        mode = {"scaling": "private", "threshold": "private"} if records >= _ENOUGH_RECORDS else {}
+        recipe = Recipe(
+            name="subspace",
+            sites=(
+                SiteSection("bank-a", share=6.0),
+                SiteSection("bank-b", share=3.0),
+                SiteSection("bank-c", share=1.0),
+            ),
+            detector="subspace",
+            parameters={"contamination": 0.01, **mode},
+            privacy=PrivacyPlan(epsilon=1.0, delta=min(1e-6, 0.1 / records)),
+        )
+    return dataclasses.replace(
+        recipe,
+        name=f"subspace-{method}".replace("_", "-"),
+        parameters={**recipe.parameters, "method": method},
+        sites=tuple(
+            dataclasses.replace(site, ledger=str(ledgers / site.name / "ledger.json"), limit=_EPSILON_LIMIT)
+            for site in recipe.sites
+        ),
+    )
+
+
+def _write_held_out(data: DemoData, rows: Array, folder: Path) -> HeldOut:
+    """The held-out records as a file without labels: what a bank would want scored."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "records.npz"
+    np.savez_compressed(path, X=data.table.X[rows], columns=np.array(data.table.columns))
+    return HeldOut(data.table.X[rows], None if data.table.y is None else data.table.y[rows], path)
+
+
+def _score(model: Trained, role: str, held: HeldOut, url: str, folder: Path, say: Say) -> DetectorRun:
+    """Key generation, encryption, submission and decryption of all held-out records, each a process."""
+    keys, request, answer, scores = (folder / name for name in ("keys", "request", "answer", "scores.csv"))
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"{model.name}, role {role}: making keys")
+    made = run_command("keygen", "--server", url, "--model", model.name, "--role", role, "--out", keys)
+    submitter, holder = keys, keys
+    if role == "split":
+        # The two halves go to different parties; neither process below can see the other's.
+        submitter = Path(shutil.move(keys / "public", folder / "submitter-keys"))
+        holder = Path(shutil.move(keys / "secret", folder / "key-holder-keys"))
+    say(f"{model.name}, role {role}: encrypting {len(held.X):,} records")
+    encrypted = run_command("encrypt", held.path, "--keys", submitter, "--out", request)
+    say(f"{model.name}, role {role}: scoring them unseen")
+    submitted = run_command("submit", request, "--server", url, "--out", answer)
+    say(f"{model.name}, role {role}: decrypting the scores")
+    local = ["--local", f"{request}.local"] if Path(f"{request}.local").exists() else []
+    decrypted = run_command("decrypt", answer, "--keys", holder, "--out", scores, *local)
+    clear = np.loadtxt(scores, delimiter=",", skiprows=1, ndmin=2)[:, 1]
+    return _compare(model, role, held, clear, _costs(made, encrypted, submitted, decrypted, role))
+
+
+@dataclass(frozen=True)
+class _Costs:
+    key_bytes: int
+    up: int
+    down: int
+    server: float
+    encrypt: float
+    decrypt: float
+    phases: tuple[Phase, ...]
+
+
+def _costs(
+    made: dict[str, Any], encrypted: dict[str, Any], submitted: dict[str, Any], decrypted: dict[str, Any], role: str
+) -> _Costs:
+    # The service needs no key; in role split the submitter must be given the public one.
+    key_bytes = made["public_bytes"] if role == "split" else 0
+    up, down, server = encrypted["bytes"], submitted["bytes_down"], submitted["server_seconds"]
+    holder = "key holder" if role == "split" else "submitter"
+    phases = (
+        Phase("make keys", holder, made["seconds"], key_bytes),
+        Phase("encrypt", "submitter", encrypted["seconds"], up),
+        Phase("score unseen", "service (CPU)", server),
+        Phase("send and receive", "submitter", max(submitted["seconds"] - server, 0.0), down),
+        Phase("decrypt", holder, decrypted["seconds"]),
+    )
+    return _Costs(key_bytes, up, down, server, encrypted["seconds"], decrypted["seconds"], phases)
+
+
+def _compare(model: Trained, role: str, held: HeldOut, encrypted: Array, costs: _Costs) -> DetectorRun:
+    """Three worlds side by side: the float detector, the integer program, the encrypted run."""
+    from scipy.stats import spearmanr
+
+    stored = bundle.load(model.path)
+    public = stored.public
+    integer = stored.program.score(held.X)
+    exact = model.detector.anomaly_score(held.X)
+    norm = (public.program.encoder.standardise(held.X) ** 2).sum(axis=1)
+    plan = registry.plan_module(_ENGINE).make_plan(public.program, "split" if role == "split" else "same")
+    auroc_float, ap_float = _areas(held.y, exact)
+    auroc_encrypted, ap_encrypted = _areas(held.y, encrypted)
+    result = DetectorResult(
+        name=model.name,
+        engine=_ENGINE,
+        role=role,
+        epsilon=public.privacy.epsilon,
+        delta=public.privacy.delta if public.privacy.private else None,
+        auroc_float=auroc_float,
+        auroc_encrypted=auroc_encrypted,
+        ap_float=ap_float,
+        ap_encrypted=ap_encrypted,
+        auroc_norm_baseline=_areas(held.y, norm)[0],
+        rows_scored=len(encrypted),
+        server_seconds=costs.server,
+        client_encrypt_seconds=costs.encrypt,
+        client_decrypt_seconds=costs.decrypt,
+        upload_bytes_per_row=costs.up / len(encrypted),
+        download_bytes_per_row=costs.down / len(encrypted),
+        key_bytes=costs.key_bytes,
+        # A score of exactly zero has no relative error; the tolerance is the smallest score that counts as one.
+        max_rel_error=float(
+            (np.abs(encrypted - integer) / np.maximum(np.abs(integer), public.program.tolerance)).max()
+        ),
+        rank_correlation=float(spearmanr(encrypted, integer).statistic),
+    )
+    return DetectorRun(
+        result=result,
+        y=held.y,
+        float_scores=exact,
+        integer_scores=integer,
+        encrypted_scores=encrypted,
+        norm_scores=norm,
+        threshold=public.threshold.value,
+        threshold_origin=public.threshold.origin,
+        privacy=public.privacy.in_words(),
+        phases=(Phase("train", "three banks", model.seconds), *costs.phases),
+        parameters=plan.describe(),
+    )
+
+
+def _areas(y: Array | None, scores: Array) -> tuple[float | None, float | None]:
+    """Area under the ROC curve and average precision, or None twice without both classes."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    if y is None or len(np.unique(y)) < 2:
+        return None, None
+    return float(roc_auc_score(y, scores)), float(average_precision_score(y, scores))

@@ -1,0 +1,103 @@
+"""The demonstration with real processes: on the bundled data, on a user's file, and what it says when data is bad."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from securead.bench.results import DetectorResult
+
+FIELDS = {field.name for field in dataclasses.fields(DetectorResult)}
+
+
+def demo(*arguments: str, data_folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "SECUREAD_DATA"}
+    if data_folder is not None:
+        environment["SECUREAD_DATA"] = str(data_folder)
+    return subprocess.run(
+        [sys.executable, "-m", "securead", "demo", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=280,
+        check=False,
+    )
+
+
+def check_summary(out: Path) -> dict[str, dict[str, float]]:
+    """The promises of summary.json; returns the detectors by name and role."""
+    summary = json.loads((out / "summary.json").read_text())
+    found = {}
+    for item in summary["detectors"]:
+        assert set(item) == FIELDS
+        assert item["max_rel_error"] < 1e-4
+        assert item["rank_correlation"] > 0.9999
+        found[f"{item['name']}/{item['role']}"] = item
+    assert {"subspace-mahalanobis/same", "subspace-mahalanobis/split", "subspace-pca-residual/same"} == set(found)
+    return found
+
+
+def test_without_data_it_uses_the_bundled_set_and_says_so(tmp_path: Path) -> None:
+    done = demo("--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "bundled breast-cancer" in done.stderr
+    for item in check_summary(tmp_path / "out").values():
+        assert item["epsilon"] <= 1
+        assert abs(item["auroc_encrypted"] - item["auroc_float"]) < 0.02
+        assert item["auroc_encrypted"] > 0.85
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "epsilon = 1" in report
+    # The submitter of role split never had the secret key.
+    split = tmp_path / "out" / "work" / "subspace-mahalanobis-split"
+    assert sorted(path.name for path in split.iterdir() if path.is_dir()) == [
+        "key-holder-keys",
+        "keys",
+        "submitter-keys",
+    ]
+    assert not list((split / "keys").iterdir())
+
+
+@pytest.mark.long
+def test_on_a_users_unlabelled_csv(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [",".join(f"{value:.4f}" for value in row) for row in rng.normal(size=(400, 4))]
+    path = tmp_path / "mine.csv"
+    path.write_text("a,b,c,d\n" + "\n".join(rows) + "\n")
+    done = demo("--data", str(path), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    for item in check_summary(tmp_path / "out").values():
+        assert item["auroc_float"] is None
+        assert item["rows_scored"] == 120
+
+
+@pytest.mark.long
+@pytest.mark.data
+def test_on_the_real_payments(tmp_path: Path, data_folder: Path) -> None:
+    done = demo("--out", str(tmp_path / "out"), data_folder=data_folder)
+    assert done.returncode == 0, done.stderr
+    found = check_summary(tmp_path / "out")
+    for item in found.values():
+        assert abs(item["auroc_encrypted"] - item["auroc_float"]) < 0.0005
+        assert item["auroc_encrypted"] > 0.88
+        assert item["download_bytes_per_row"] <= 120
+    assert found["subspace-mahalanobis/same"]["upload_bytes_per_row"] <= 1600
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [("a,b\n1,2\n", "too small"), ("a,b\n1,x\n", "'x'"), ("", "no records"), ("a,b\n1\n", "1 cells")],
+)
+def test_bad_data_is_named(tmp_path: Path, content: str, named: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(content)
+    done = demo("--data", str(path), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr

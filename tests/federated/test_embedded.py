@@ -1,0 +1,81 @@
+"""The embedded executor beyond its conformance suite: property tests over splits, refusals, error places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from securead.data.schema import Schema
+from securead.errors import FixInputError, PrivacyRefusedError
+from securead.federated.embedded import Site, train
+from securead.models.subspace import SubspaceDetector
+from securead.privacy.plan import PrivacyPlan
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(400, 4)) @ RNG.normal(size=(4, 4))
+SCHEMA = Schema.observed(X, widen=0.1)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(1, 399), min_size=1, max_size=6, unique=True), st.randoms(use_true_random=False))
+def test_exact_training_does_not_see_the_split(cuts: list[int], random: object) -> None:
+    whole = train(SubspaceDetector(scaling="private"), [Site("all", X)], SCHEMA, privacy=None)
+    order = list(range(len(X)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    sites = [Site(f"s{i}", X[part]) for i, part in enumerate(np.split(np.array(order), sorted(cuts)))]
+    split = train(SubspaceDetector(scaling="private"), sites, SCHEMA, privacy=None)
+    assert np.array_equal(split.anomaly_score(X), whole.anomaly_score(X))
+
+
+def test_progress_counts_every_site_and_round() -> None:
+    seen: list[tuple[str, int, int]] = []
+    train(
+        SubspaceDetector(scaling="private"),
+        [Site("a", X[:200]), Site("b", X[200:])],
+        SCHEMA,
+        privacy=None,
+        progress=lambda *step: seen.append(step),
+    )
+    assert [step[1:] for step in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen[0][0] == "scaling at a"
+
+
+def test_ill_formed_records_name_the_site() -> None:
+    bad = X[:50].copy()
+    bad[3, 2] = np.nan
+    with pytest.raises(FixInputError, match=r"site 'b'.*row 3, column 'x2'"):
+        train(SubspaceDetector(), [Site("a", X), Site("b", bad)], SCHEMA, privacy=None)
+
+
+def test_a_spent_ledger_stops_the_run_before_anyone_releases(tmp_path: Path) -> None:
+    plan = PrivacyPlan(epsilon=1.0, delta=1e-6)
+    rich, poor = Site("rich", X, tmp_path / "rich.json"), Site("poor", X, tmp_path / "poor.json")
+    train(SubspaceDetector(), [poor], SCHEMA, privacy=plan)
+    with pytest.raises(PrivacyRefusedError, match="'poor'"):
+        train(SubspaceDetector(), [rich, poor], SCHEMA, privacy=plan)
+    assert not (tmp_path / "rich.json").exists()
+
+
+def test_the_coordinator_sees_only_noised_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every update that reaches the adding-up differs from the exact one in every entry that noise can reach."""
+    from securead.federated import embedded
+    from securead.models.training import State, Total, Update
+    from securead.privacy.site import Unprotected
+
+    detector, checked, add_up = SubspaceDetector(), 0, embedded.add_up
+
+    def watch(state: State, updates: list[Update]) -> Total:
+        nonlocal checked
+        for update, data in zip(updates, (X[:200], X[200:]), strict=True):
+            exact = detector.site_update(state, data, Unprotected()).values
+            assert (update.values != exact).mean() > 0.999
+            checked += 1
+        return add_up(state, updates)
+
+    monkeypatch.setattr(embedded, "add_up", watch)
+    train(detector, [Site("a", X[:200]), Site("b", X[200:])], SCHEMA, privacy=PrivacyPlan(epsilon=4.0, delta=1e-6))
+    assert checked == 2
