@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect as inspect_module
 from collections.abc import Callable
 from typing import Annotated
@@ -10,8 +11,10 @@ import typer
 from rich.markup import escape
 
 from securead.cli import demo, inspect, keygen, scoring, serve, train
-from securead.cli.screen import say_error
-from securead.errors import SecureadError
+from securead.cli.screen import say, say_error
+from securead.errors import RetryLaterError, SecureadError
+
+_PLACE_IS_UNFIT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
 
 app = typer.Typer(
     name="securead",
@@ -60,6 +63,7 @@ def _add(name: str, command: Callable[..., None]) -> None:
     app.command(name, help=escape("\n\n".join(joined)))(command)
 
 
+_add("train", train.command)
 _add("serve", serve.command)
 _add("keygen", keygen.command)
 _add("encrypt", scoring.encrypt)
@@ -67,7 +71,6 @@ _add("submit", scoring.submit)
 _add("decrypt", scoring.decrypt)
 _add("score", scoring.score)
 _add("inspect", inspect.command)
-_add("train", train.command)
 _add("demo", demo.command)
 
 
@@ -78,5 +81,14 @@ def main() -> None:
     except SecureadError as error:
         say_error(error)
         raise SystemExit(2) from None
+    except OSError as error:  # a place that no command foresaw, such as standard output on a full disk
+        if error.errno not in _PLACE_IS_UNFIT:
+            raise
+        place = error.filename or "the output"
+        say_error(
+            RetryLaterError(f"cannot write {place}: {error.strerror}", remedy="Free space or choose another place.")
+        )
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
+        say("interrupted", "yellow")
         raise SystemExit(130) from None

@@ -33,11 +33,13 @@ def command(
     Example:
       securead inspect bundles/payments
     """
-    from securead.client.keys import KEY_FILE, read_plan, read_record
+    from securead.client.keys import KEY_FILE, SECRET_KEY_FILE, read_plan, read_record
     from securead.errors import FixInputError
-    from securead.models.bundle import PUBLIC_FILE, load_public
+    from securead.models.bundle import PUBLIC_FILE, SECRET_FILE, load_public
 
     screen = Console(highlight=False)
+    if path.name in (SECRET_FILE, SECRET_KEY_FILE) and path.is_file():
+        raise FixInputError(f"{path} is a secret, which is never opened here", remedy=f"Give its folder: {path.parent}")
     if any((half / KEY_FILE).is_file() for half in (path, path / "public", path / "secret")):
         model, plan = read_plan(path)
         _show_keys(screen, path, read_record(path), model, plan)
@@ -184,7 +186,11 @@ def _show_messages(screen: Console, path: Path) -> None:
                 at = f"{header.chunk + 1} of {header.chunks}"
                 rows.append((at, str(header.rows), size(len(envelope.payload)), header.request[:40]))
         except RejectMessageError as error:
-            raise FixInputError(f"{path}: {error.what}", value=error.value, remedy=error.remedy) from error
+            raise FixInputError(
+                f"{path}: {error.what}",
+                value=error.value,
+                remedy="Give a bundle, a key directory, or a whole request or answer file.",
+            ) from error
     if first is None:
         raise FixInputError(f"{path} is empty", remedy="Give a request or an answer file.")
     facts = (

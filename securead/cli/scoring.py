@@ -36,9 +36,10 @@ def encrypt(
       securead encrypt transactions.csv --keys keys --out request
     """
     from securead.cli.screen import ProgressBar, finish
-    from securead.client import workflow
+    from securead.client import messages, workflow
     from securead.client.keys import load_submitter
 
+    messages.refuse_overwriting(out, data, keys)
     submitter = load_submitter(keys, passphrase=options.passphrase(passphrase_file))
     records = workflow.read_records(data, submitter.model.program.encoder.schema, reorder=reorder)
     with ProgressBar() as watch:
@@ -101,9 +102,10 @@ def decrypt(
       securead decrypt answer --keys keys --out scores.csv
     """
     from securead.cli.screen import ProgressBar, finish
-    from securead.client import workflow
+    from securead.client import messages, workflow
     from securead.client.keys import load_holder
 
+    messages.refuse_overwriting(out, keys)
     holder = load_holder(keys, passphrase=options.passphrase(passphrase_file))
     with ProgressBar() as watch:
         summary = workflow.decrypt_file(answer, holder, out, local=local, request=request_id, watch=watch)
@@ -137,13 +139,15 @@ def score(
     import time
 
     from securead.cli.screen import ProgressBar, finish
-    from securead.client import workflow
+    from securead.client import messages, workflow
     from securead.client.keys import load_keys, make_keys
     from securead.client.results import Summary, write_scores
     from securead.client.service import Service
     from securead.errors import UseOtherKeyError
 
     start = time.perf_counter()
+    messages.refuse_overwriting(out, data, *([] if keys is None else [keys]))
+    messages.refuse_unwritable(out)
     with ProgressBar() as watch, Service(server, ca=ca, patience=patience, watch=watch) as service:
         if keys is None:
             pair = make_keys(service.model(model), "same")

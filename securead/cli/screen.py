@@ -97,7 +97,8 @@ class StepBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:  # stopping what never started would print an empty line
+            self._bar.stop()
 
     def step(self, what: str, done: int, total: int) -> None:
         """`done` of `total` steps are over, `what` was the last."""

@@ -53,19 +53,23 @@ def command(
       transform = "log"
     """
     from securead.cli.screen import StepBar, say
+    from securead.client.messages import refuse_unwritable
     from securead.data.readers import read_table
     from securead.federated.recipe import gather, load_recipe, train_recipe
     from securead.models import bundle
 
-    plan = load_recipe(recipe)
-    table = None if data is None else read_table(data, label=label)
+    plan, secret_words = load_recipe(recipe), options.passphrase(passphrase_file)
+    # Found out after training, this would cost the sites a budget and leave nothing for it.
+    refuse_unwritable(out / bundle.PUBLIC_FILE)
+    features = () if plan.schema is None else plan.schema.schema().names
+    table = None if data is None else read_table(data, label=label, features=features)
     gathered = (
         gather(plan, recipe.parent) if table is None else gather(plan, recipe.parent, X=table.X, columns=table.columns)
     )
     with StepBar() as bar:
         trained = bundle.make(train_recipe(plan, gathered, progress=bar.step), plan.name)
-    trained.save(out, passphrase=options.passphrase(passphrase_file))
+    trained.save(out, passphrase=secret_words)
     rows = sum(len(site.X) for site in gathered.sites)
-    say(f"trained {plan.detector} on {rows:,} records of {len(gathered.sites)} sites -> {out}")
+    say(f"trained {plan.detector} on {rows:,} records of {len(gathered.sites)} site(s) -> {out}")
     for sentence in trained.public.privacy.in_words():
         say(sentence)

@@ -7,17 +7,19 @@ one and refuses what is missing, doubled, replayed or foreign. Every file here a
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, TextIO, TypeVar
 
 from securead import codec
-from securead.client.keys import KeyRecord
+from securead.client.keys import KEY_FILE, MODEL_FILE, PLAN_FILE, PUBLIC_KEY_FILE, SECRET_KEY_FILE, KeyRecord
 from securead.errors import FixInputError, RejectMessageError, RetryLaterError, SecureadError, UseOtherKeyError
 from securead.protocols import wire
 
@@ -43,6 +45,31 @@ def fresh_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def refuse_overwriting(out: Path, *read: Path) -> None:
+    """Raise `FixInputError` when `out` is one of the files that are read, or a file of a key directory among them."""
+    names = {KEY_FILE, MODEL_FILE, PLAN_FILE, PUBLIC_KEY_FILE, SECRET_KEY_FILE}
+    for path in read:
+        inside = path.is_dir() and out.name in names and out.resolve().is_relative_to(path.resolve())
+        if inside or out.resolve() == path.resolve():
+            raise FixInputError(
+                f"the result would overwrite {'the keys' if inside else 'what is read'}",
+                value=str(out),
+                remedy="Choose another --out.",
+            )
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise `RetryLaterError` when `path` cannot be written, before work is spent on its content; leaves no trace."""
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 @contextlib.contextmanager
@@ -264,4 +291,6 @@ def _missing(where: Path, chunk: int, header: wire.Header) -> RejectMessageError
 
 
 def _unwritable(path: Path, error: OSError) -> RetryLaterError:
-    return RetryLaterError(f"cannot write {path}: {error.strerror}", remedy="Free space or fix the permission.")
+    return RetryLaterError(
+        f"cannot write {path}: {error.strerror}", remedy="Free space, fix the permission or choose another place."
+    )

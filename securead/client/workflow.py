@@ -223,12 +223,18 @@ def decrypt_file(
     """
     start, watch, done, flagged, size = time.perf_counter(), watch or Silent(), 0, 0, 0
     schema, decryptor = keys.model.program.encoder.schema, keys.decryptor()
+    messages.refuse_overwriting(out, answer, *([] if local is None else [local]))
     clipped = np.zeros(len(schema.names), dtype=int)
     with messages.existing_file(answer) as stream:
         header = next(messages.checked(stream, "answer", where=answer)).header
     messages.refuse_foreign(header, keys.record, where=answer)
     if request is not None and header.request != request:
-        raise RejectMessageError("this is the answer to another request", where=str(answer), value=header.request)
+        raise RejectMessageError(
+            "this is the answer to another request",
+            where=str(answer),
+            value=header.request,
+            remedy=f"Wanted was {request}: give its answer, or ask the submitter for the request's id.",
+        )
     parts: Iterator[LocalPart] | None = None
     if needs_local(keys.model, keys.plan):
         parts = messages.read_local(local or messages.find_local(answer, header.request), header)

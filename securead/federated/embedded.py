@@ -5,7 +5,8 @@ The rounds are the same pure functions that any executor runs; only the transpor
 
 from __future__ import annotations
 
-import uuid
+import functools
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,16 @@ import numpy as np
 
 from securead import observe
 from securead.data.schema import Array, Schema
-from securead.errors import FixConfigurationError, SecureadError
+from securead.errors import FixConfigurationError, PrivacyRefusedError, SecureadError
+from securead.federated.checkpoint import Checkpoint, TrainingStep, fingerprint
 from securead.models.estimator import AnomalyDetector, protect, statement
-from securead.models.training import State, Update, add_up
+from securead.models.training import Update, add_up
 from securead.privacy.budget import Budget
 from securead.privacy.plan import PrivacyPlan
-from securead.privacy.site import Protected, Releaser, Unprotected
+from securead.privacy.site import Kept, Protected, Releaser, Unprotected
 
 D = TypeVar("D", bound=AnomalyDetector)
+T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 """Called with what was done, steps so far and steps in all."""
 
@@ -48,13 +51,20 @@ def train(
     *,
     privacy: PrivacyPlan | None,
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> D:
     """Train `detector` over `sites` and return it fitted, its privacy statement in `statement_`.
 
     With `privacy`, every site adds its full noise and charges its own budget before anything leaves it; a site that
     cannot pay for the whole run is refused before a record is read (`PrivacyRefusedError`). With None, sums are exact
-    and the statement says that there is no guarantee. Raises `FixConfigurationError` for no site, two sites of one
-    name or an empty one, and `FixInputError` for ill-formed records, naming the site.
+    and the statement says that there is no guarantee; that, and predictable noise, is refused to a site that keeps a
+    budget, whose record would otherwise promise what no longer holds. Raises `FixConfigurationError` for no site, two
+    sites of one name or an empty one, and `FixInputError` for ill-formed records, naming the site, before any release.
+
+    With `checkpoint`, a folder, the state is written down after every round and each site keeps what it released; the
+    same call after a crash goes on from the last whole round, sends identical updates again and charges nothing twice.
+    The folder holds what sites keep to themselves: delete it when the run is done. `training_` tells what each site
+    did in each round.
     """
     names = [site.name for site in sites]
     if not sites or len(set(names)) != len(names):
@@ -64,35 +74,55 @@ def train(
             raise FixConfigurationError(
                 f"site {site.name!r} has no records", value=np.shape(site.X), remedy="Leave it out of the run."
             )
-    job = uuid.uuid4().hex[:12]
-    releasers: list[Releaser] = [_releaser(detector, site, privacy, job) for site in sites]
-    state, rounds, done = detector.initial_state(schema), len(detector.stages()), 0
+    memory = Checkpoint(checkpoint, fingerprint(detector, names, schema, privacy))
+    releasers: list[Releaser] = [
+        _releaser(detector, site, privacy, memory.job, memory.kept(at, site.X)) for at, site in enumerate(sites)
+    ]
+    for site in sites:
+        _at_site(site, functools.partial(schema.bounded, site.X))
+    state = memory.state or detector.initial_state(schema)
+    memory.save(state, memory.steps)
+    stages = list(detector.stages())
     while not state.done:
-        updates = []
-        for site, releaser in zip(sites, releasers, strict=True):
+        updates, steps = [], list(memory.steps)
+        for at, (site, releaser) in enumerate(zip(sites, releasers, strict=True)):
+            start = time.perf_counter()
             with observe.span("site_update", site=site.name, stage=state.stage):
-                updates.append(_site_update(detector, state, site, releaser))
-            done += 1
+                update: Update = _at_site(site, functools.partial(detector.site_update, state, site.X, releaser))
+            updates.append(update)
+            spent = releaser.epsilon() if isinstance(releaser, Protected) else None
+            seconds = time.perf_counter() - start
+            steps.append(TrainingStep(state.stage, site.name, seconds, spent, detector.site_loss(state, update)))
             if progress is not None:
-                progress(f"{state.stage} at {site.name}", done, rounds * len(sites))
+                passed = stages.index(state.stage) * len(sites) + at + 1
+                progress(f"{state.stage} at {site.name}", passed, len(stages) * len(sites))
         state = detector.next_state(state, add_up(state, updates))
+        memory.save(state, steps)
     detector.finish(state)
+    detector.training_ = memory.steps
     if privacy is not None:
         protected = [releaser for releaser in releasers if isinstance(releaser, Protected)]
         detector.statement_ = statement(detector, privacy, protected, schema)
     return detector
 
 
-def _releaser(detector: AnomalyDetector, site: Site, privacy: PrivacyPlan | None, job: str) -> Releaser:
-    if privacy is None:
-        return Unprotected()
-    limit = privacy.epsilon if site.limit is None else site.limit
-    return protect(detector, privacy, Budget(site.name, limit, privacy.delta, path=site.ledger), job=job)
-
-
-def _site_update(detector: AnomalyDetector, state: State, site: Site, releaser: Releaser) -> Update:
+def _at_site(site: Site, work: Callable[[], T]) -> T:
     try:
-        return detector.site_update(state, site.X, releaser)
+        return work()
     except SecureadError as error:
         error.where = f"site {site.name!r}" + (f", {error.where}" if error.where else "")
         raise
+
+
+def _releaser(detector: AnomalyDetector, site: Site, privacy: PrivacyPlan | None, job: str, kept: Kept) -> Releaser:
+    unprotected = privacy is None or privacy.noise_source == "seeded-study"
+    if unprotected and (site.ledger is not None or site.limit is not None):
+        raise PrivacyRefusedError(
+            f"site {site.name!r} keeps a budget, and this run would release its sums without protection",
+            value="no [privacy]" if privacy is None else "noise from a known seed",
+            remedy="No budget can pay for that: train with the system's noise, or leave ledger and limit out.",
+        )
+    if privacy is None:
+        return Unprotected(kept)
+    limit = privacy.epsilon if site.limit is None else site.limit
+    return protect(detector, privacy, Budget(site.name, limit, privacy.delta, path=site.ledger), job=job, kept=kept)

@@ -14,7 +14,7 @@ from securead import codec, files
 from securead.data.partition import partition
 from securead.data.readers import read_table
 from securead.data.schema import Array, Column, Schema
-from securead.errors import FixConfigurationError, FixInputError
+from securead.errors import FixConfigurationError, FixInputError, SecureadError
 from securead.federated.embedded import Progress, Site, train
 from securead.models.bundle import check_name
 from securead.models.estimator import AnomalyDetector
@@ -133,36 +133,50 @@ def gather(recipe: Recipe, base: Path, *, X: Array | None = None, columns: tuple
 
     With `X` (and its column names) these records are split by the sites' shares instead of reading files.
     """
+    if not recipe.sites:
+        raise FixConfigurationError("the recipe has no site", remedy="Add a section [[sites]] with a name.")
+    declared = None if recipe.schema is None else recipe.schema.schema()
+    features = () if declared is None else declared.names
     if X is None and recipe.data is not None:
-        table = read_table(base / recipe.data)
+        table = read_table(base / recipe.data, features=features)
         X, columns = table.X, table.columns
     if X is not None:
+        tables = [("the records", X, columns)]
+    else:
+        tables = [(f"site {site.name!r}", *_own_records(site, base, features)) for site in recipe.sites]
+    layout = declared or Schema(tuple(Column(name, 0.0, 1.0) for name in tables[0][2]))
+    # All are checked before one is used: what a site releases before another is refused would be charged to it.
+    parts = [_checked(layout, *table) for table in tables]
+    schema = declared or Schema.observed(np.concatenate(parts), layout.names, widen=0.1)
+    if X is not None:
         shares = [1.0 if site.share is None else site.share for site in recipe.sites]
-        tables = [(X[rows], columns) for rows in partition(len(X), shares, seed=recipe.split_seed)]
-    else:
-        tables = []
-        for site in recipe.sites:
-            if site.data is None:
-                raise FixConfigurationError(
-                    f"site {site.name!r} has no data",
-                    remedy="Give each site a data file, or the recipe one (data = ..., or --data).",
-                )
-            table = read_table(base / site.data)
-            tables.append((table.X, table.columns))
-    if recipe.schema is None:
-        schema = Schema.observed(np.concatenate([X for X, _ in tables]), tables[0][1], widen=0.1)
-    else:
-        schema = recipe.schema.schema()
+        parts = [parts[0][rows] for rows in partition(len(X), shares, seed=recipe.split_seed)]
     sites = tuple(
-        Site(
-            site.name,
-            X[:, schema.order(names, reorder=True)],
-            None if site.ledger is None else base / site.ledger,
-            site.limit,
-        )
-        for site, (X, names) in zip(recipe.sites, tables, strict=True)
+        Site(site.name, part, None if site.ledger is None else base / site.ledger, site.limit)
+        for site, part in zip(recipe.sites, parts, strict=True)
     )
     return TrainingData(sites, schema)
+
+
+def _own_records(site: SiteSection, base: Path, features: tuple[str, ...]) -> tuple[Array, tuple[str, ...]]:
+    if site.data is None:
+        raise FixConfigurationError(
+            f"site {site.name!r} has no data",
+            remedy="Give each site a data file, or the recipe one (data = ..., or --data).",
+        )
+    table = read_table(base / site.data, features=features)
+    return table.X, table.columns
+
+
+def _checked(layout: Schema, where: str, X: Array, columns: tuple[str, ...]) -> Array:
+    """The records in the layout's column order; what is ill-formed about them is raised with whose they are."""
+    try:
+        ordered: Array = X[:, layout.order(columns, reorder=True)]
+        layout.bounded(ordered)
+    except SecureadError as error:
+        error.where = where
+        raise
+    return ordered
 
 
 def train_recipe(recipe: Recipe, data: TrainingData, *, progress: Progress | None = None) -> AnomalyDetector:

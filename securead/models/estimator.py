@@ -8,6 +8,8 @@ says so. With `schema` and `privacy` it runs the same rounds privately with the 
 from __future__ import annotations
 
 import dataclasses
+import numbers
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -21,13 +23,14 @@ from securead.errors import FixConfigurationError
 from securead.models.training import DONE, State, Total, Update, release
 from securead.privacy import preprocessing
 from securead.privacy.budget import Budget
-from securead.privacy.plan import PrivacyPlan, accountant_name
-from securead.privacy.site import Protected, Releaser, Unprotected
+from securead.privacy.plan import PrivacyPlan, Stage, accountant_name
+from securead.privacy.site import Kept, Protected, Releaser, Unprotected
 from securead.privacy.statement import PrivacyStatement, Release, SiteGuarantee
 from securead.program.polynomial import Program
 
 SCALING, THRESHOLD = "scaling", "threshold"
 _THRESHOLD_BINS = 128
+_SCALING_SHARE, _THRESHOLD_SHARE = 0.2, 0.1
 _WHAT = {SCALING: "histograms of every column, for scaling", THRESHOLD: "a histogram of scores, for the threshold"}
 
 
@@ -44,6 +47,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     limit: standardised values are clipped to [-limit, limit].
     schema, privacy: public bounds and a `PrivacyPlan`; both or neither.
     """
+
+    sums_only = True
+    """Whether every stage is a sum over records, so that exact training does not see how they are split."""
 
     def __init__(
         self,
@@ -64,8 +70,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     # --- what a detector adds -------------------------------------------------------------------------------------
 
-    def model_stages(self) -> Mapping[str, float]:
-        """The detector's own stages, in order, with shares that sum to 1."""
+    def model_stages(self) -> Mapping[str, Stage]:
+        """The detector's own stages, in order; their shares sum to 1 where none is sampled."""
         raise NotImplementedError
 
     def model_update(self, state: State, Z: Array, releaser: Releaser) -> Update:
@@ -88,23 +94,34 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Public positive bounds between which a threshold is looked for."""
         raise NotImplementedError
 
+    def site_loss(self, state: State, update: Update) -> float | None:
+        """A site's validation loss per record as its update tells it, or None."""
+        return None
+
+    def stage_in_words(self, stage: str) -> str:
+        """What a stage releases, for the privacy statement."""
+        return _WHAT.get(stage, stage)
+
     def compile(self, *, weight_bits: int | None = None, fraction_bits: int = 14) -> Program:
         """The fitted detector as a program with integer weights; `tolerance` follows from the score's own scale."""
         raise NotImplementedError
 
     # --- the training contract ------------------------------------------------------------------------------------
 
-    def stages(self) -> Mapping[str, float]:
-        """All stages that release something, with shares of the budget that sum to 1."""
-        shares: dict[str, float] = {}
-        if self.scaling == "private":
-            shares[SCALING] = 0.2
-        if self.threshold == "private":
-            shares[THRESHOLD] = 0.1
-        rest = 1 - sum(shares.values())
-        model = {stage: rest * share for stage, share in self.model_stages().items()}
-        order = ([SCALING] if SCALING in shares else []) + list(model) + ([THRESHOLD] if THRESHOLD in shares else [])
-        return {stage: (shares | model)[stage] for stage in order}
+    def stages(self) -> Mapping[str, Stage]:
+        """All stages that release something, in order."""
+        before = {SCALING: Stage(_SCALING_SHARE)} if self.scaling == "private" else {}
+        after = {THRESHOLD: Stage(_THRESHOLD_SHARE)} if self.threshold == "private" else {}
+        rest = 1 - sum(stage.share for stage in (*before.values(), *after.values()))
+        model = {
+            name: dataclasses.replace(stage, share=rest * stage.share) for name, stage in self.model_stages().items()
+        }
+        return before | model | after
+
+    def stage_after(self, stage: str, values: Mapping[str, Array]) -> str:
+        """The stage that follows, given the values after `stage`; by default the next in order."""
+        order = [*self.stages(), DONE]
+        return order[order.index(stage) + 1]
 
     def initial_state(self, schema: Schema) -> State:
         """The state before the first round; checks parameters."""
@@ -141,8 +158,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             values["threshold"] = np.array([value])
         else:
             values |= self.model_state(state, total)
-        order = [*self.stages(), DONE]
-        return State(order[order.index(state.stage) + 1], schema, values)
+        return State(self.stage_after(state.stage, values), schema, values)
 
     def finish(self, state: State) -> Self:
         """Set the fitted attributes. `offset_` is minus the threshold, as scikit-learn counts scores downwards."""
@@ -186,16 +202,18 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def _fit_exactly(self, X: Array, names: tuple[str, ...] | None) -> Self:
-        spread = X.std(axis=0)
+        largest = np.maximum(1, np.abs(X).max(axis=0))
+        unit = X / largest  # so that squares and sums of huge values stay finite
+        spread = unit.std(axis=0)
         schema = Schema.observed(X, names).with_scale(
-            X.mean(axis=0), np.where(spread > 1e-9 * np.maximum(1, np.abs(X).max(axis=0)), spread, 1.0)
+            unit.mean(axis=0) * largest, np.where(spread > 1e-9, spread * largest, 1.0)
         )
         self._check_parameters()
-        state = State(next(iter(self.model_stages())), schema)
-        for stage in self.model_stages():
-            state = dataclasses.replace(state, stage=stage)
-            update = self.site_update(state, X, Unprotected())
-            state = State(stage, schema, {**state.values, **self.model_state(state, _single(update))})
+        site, stages = Unprotected(), self.model_stages()
+        state = State(next(iter(stages)), schema)
+        while state.stage in stages:
+            values = {**state.values, **self.model_state(state, _single(self.site_update(state, X, site)))}
+            state = State(self.stage_after(state.stage, values), schema, values)
         self.finish(dataclasses.replace(state, stage=DONE))
         # score_samples + offset must flag exactly this share of the training records, as in scikit-learn.
         self.offset_ = float(np.percentile(self.score_samples(X), 100.0 * self.contamination))
@@ -231,6 +249,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return np.concatenate([[0.0], np.geomspace(low, high, _THRESHOLD_BINS)])
 
     def _check_parameters(self) -> None:
+        for name in ("contamination", "limit"):
+            refuse_no_number(name, getattr(self, name))
         if not 0 < self.contamination <= 0.5:
             raise FixConfigurationError(
                 "contamination lies in (0, 0.5]", value=self.contamination, remedy="It is the share of records to flag."
@@ -242,13 +262,25 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 )
 
 
+def refuse_no_number(name: str, value: object) -> None:
+    """Raise `FixConfigurationError` unless a parameter is a real number: recipes and callers may give any type."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise FixConfigurationError(f"{name} is a number", value=value, remedy="Leave it out for its default.")
+
+
 def _single(update: Update) -> Total:
     return Total(update.stage, update.values, update.noise_variance, 1)
 
 
-def protect(detector: AnomalyDetector, plan: PrivacyPlan, budget: Budget, *, job: str) -> Protected:
-    """One site's releaser for a whole training run; refuses now, before any record is read, what cannot be paid."""
-    site = Protected(budget.ledger.owner, job, plan, budget, plan.noise_multipliers(detector.stages()))
+def protect(
+    detector: AnomalyDetector, plan: PrivacyPlan, budget: Budget, *, job: str, kept: Kept | None = None
+) -> Protected:
+    """One site's releaser for a whole training run; refuses now, before any record is read, what cannot be paid.
+
+    `kept` is what the site remembers of the run, where it resumes a broken one under the same `job`.
+    """
+    stages = detector.stages()
+    site = Protected(budget.ledger.owner, job, plan, budget, stages, plan.noise_multipliers(stages), kept or Kept())
     site.refuse_unless_affordable()
     return site
 
@@ -256,20 +288,22 @@ def protect(detector: AnomalyDetector, plan: PrivacyPlan, budget: Budget, *, job
 def statement(detector: AnomalyDetector, plan: PrivacyPlan, sites: list[Protected], schema: Schema) -> PrivacyStatement:
     """The privacy statement of a finished run: the budgets' records, put into words."""
     multipliers = sites[0].noise_multipliers
+    observed = schema.origin == "observed"
     not_covered = ["column names, bounds and the number of sites, which are public"]
-    if schema.origin == "observed":
-        not_covered.append(
-            "the column bounds, which were read off the data and stand in for a declared schema: they reveal extremes"
-        )
+    if observed:
+        not_covered.append("the column bounds, which stand in for a declared schema here and reveal extreme records")
     return PrivacyStatement(
         private=plan.noise_source == "system",
         delta=plan.delta,
         sites=tuple(SiteGuarantee(site.site, site.epsilon(), site.budget.spent()) for site in sites),
         releases=tuple(
-            Release(stage, multiplier, _WHAT.get(stage, f"{stage} of clipped records"))
-            for stage, multiplier in multipliers.items()
+            Release(what, multiplier, count)
+            for (what, multiplier), count in Counter(
+                (detector.stage_in_words(stage), multiplier) for stage, multiplier in multipliers.items()
+            ).items()
         ),
         accountant=accountant_name(),
         noise_source=plan.noise_source,
         not_covered=tuple(not_covered),
+        observed_bounds=observed,
     )

@@ -14,12 +14,13 @@ from typing import Literal
 
 import numpy as np
 from scipy import stats
+from sklearn.utils.validation import check_is_fitted
 
 from securead.data.schema import Array, Schema
-from securead.errors import FixConfigurationError, PrivacyRefusedError
-from securead.models.estimator import AnomalyDetector
+from securead.errors import FixConfigurationError, FixInputError, PrivacyRefusedError
+from securead.models.estimator import AnomalyDetector, refuse_no_number
 from securead.models.training import State, Total, Update, release
-from securead.privacy.plan import PrivacyPlan
+from securead.privacy.plan import PrivacyPlan, Stage
 from securead.privacy.site import Releaser
 from securead.program.builder import ProgramBuilder
 from securead.program.polynomial import Program
@@ -34,6 +35,9 @@ _DIAGONAL, _OFF_DIAGONAL = 29, 41
 # Share of a record's squared length that carries z; the rest counts records. More of it means less noise on moments.
 _SIGNAL_SHARE = 0.8
 _CHUNK = 1 << 16
+_MOST_RECORDS = 1 << 25
+# Far beyond any standardised record, and far from where a float64 quotient of lengths loses its last bits.
+_CLIP_NORMS = (1e-6, 1e6)
 
 
 class SubspaceDetector(AnomalyDetector):
@@ -76,12 +80,22 @@ class SubspaceDetector(AnomalyDetector):
         self.components = components
         self.l2_clip_norm = l2_clip_norm
 
-    def model_stages(self) -> Mapping[str, float]:
+    def model_stages(self) -> Mapping[str, Stage]:
         """One round."""
-        return {MOMENTS: 1.0}
+        return {MOMENTS: Stage(share=1.0)}
+
+    def stage_in_words(self, stage: str) -> str:
+        """The moments, or what every detector may release."""
+        return "first and second moments of clipped records" if stage == MOMENTS else super().stage_in_words(stage)
 
     def model_update(self, state: State, Z: Array, releaser: Releaser) -> Update:
         """The weighted upper triangle of sum v v^T, exact integers; one record changes it by at most |v|^2."""
+        if len(Z) > _MOST_RECORDS:
+            raise FixInputError(
+                f"one site's sums hold {_MOST_RECORDS:,} records at most",
+                value=len(Z),
+                remedy="Train on a part of them, or as two sites.",
+            )
         radius = self._radius(Z.shape[1])
         signal, constant = _vector_steps()
         total = np.zeros((Z.shape[1] + 1, Z.shape[1] + 1), dtype=np.int64)
@@ -130,6 +144,8 @@ class SubspaceDetector(AnomalyDetector):
             variances = floored[: len(floored) - self._kept(len(floored))]
         else:
             variances = np.maximum(eigenvalues, 0) / floored
+        if not variances.max(initial=0.0) > 1e-12:
+            variances = np.ones_like(variances)  # records that never vary: a score counts floors of the covariance
         first, second = variances.sum(), (variances**2).sum()
         return float(stats.chi2.ppf(1 - share_above, df=first**2 / second) * second / first)
 
@@ -149,6 +165,7 @@ class SubspaceDetector(AnomalyDetector):
         the weight matrix triangular (QR identity): half of the products with weights vanish. When fewer components are
         kept than left out, the residual is |z-m|^2 minus their squares, and |z|^2 is a public term.
         """
+        check_is_fitted(self)
         values = self.values_
         factor, mean = self._factor(values), values["mean"]
         builder = ProgramBuilder(self._encoder(self.encoder_.schema, fraction_bits))
@@ -182,19 +199,30 @@ class SubspaceDetector(AnomalyDetector):
         )
 
     def _radius(self, width: int) -> float:
-        if self.l2_clip_norm is not None and not 0 < self.l2_clip_norm < math.inf:
-            raise FixConfigurationError("l2_clip_norm is positive", value=self.l2_clip_norm)
+        low, high = _CLIP_NORMS
+        if self.l2_clip_norm is not None:
+            refuse_no_number("l2_clip_norm", self.l2_clip_norm)
+        if self.l2_clip_norm is not None and not low <= self.l2_clip_norm <= high:
+            raise FixConfigurationError(
+                f"l2_clip_norm lies in [{low:g}, {high:g}]",
+                value=self.l2_clip_norm,
+                remedy="It is the length of a standardised record: leave it out for 2 sqrt(d).",
+            )
         return self.l2_clip_norm or 2 * math.sqrt(width)
 
     def _kept(self, width: int) -> int:
-        kept = width // 2 if self.components is None else self.components
+        kept: object = width // 2 if self.components is None else self.components
+        if not isinstance(kept, int | np.integer):
+            raise FixConfigurationError(
+                "components is a whole number", value=kept, remedy="Leave it out for its default."
+            )
         if not 0 <= kept < max(width, 1):
             raise FixConfigurationError(
                 f"components must be below the number of columns: the records have {width} feature(s)",
                 value=kept,
                 remedy="Keep fewer.",
             )
-        return kept
+        return int(kept)
 
     def _factor(self, values: Mapping[str, Array]) -> Array:
         """The matrix A of the score |A (z - m)|^2, `(rank, d)`."""

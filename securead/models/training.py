@@ -14,7 +14,7 @@ computes sums serves every detector. Updates are exact integers: their sum does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,7 +23,8 @@ import numpy as np
 
 from securead.data.schema import Array, Schema
 from securead.errors import FixInputError
-from securead.privacy.site import Releaser
+from securead.privacy.plan import Stage
+from securead.privacy.site import PrivateTraining, Releaser
 
 DONE = "done"
 
@@ -47,12 +48,13 @@ class Update:
     """What one site sends in one round.
 
     `values`: integers int64, already noised when the round is private. `l2_sensitivity`: of one record, in the same
-    integers. `noise_variance`: of every entry (0 without privacy); it adds up over sites. `dp_event`: what was charged.
+    integers; None for local training, whose noise is inside. `noise_variance`: of every entry (0 without privacy); it
+    adds up over sites. `dp_event`: what was charged.
     """
 
     stage: str
     values: Array
-    l2_sensitivity: int
+    l2_sensitivity: int | None
     noise_variance: float
     dp_event: dp_accounting.DpEvent
 
@@ -70,8 +72,8 @@ class Total:
 class Trainable(Protocol):
     """A detector that can be trained over rounds. Implementations are `securead.models` estimators."""
 
-    def stages(self) -> Mapping[str, float]:
-        """Every stage that releases something about records, with its share of the privacy budget."""
+    def stages(self) -> Mapping[str, Stage]:
+        """Every stage that releases something about records, in order, with what it costs."""
 
     def initial_state(self, schema: Schema) -> State: ...
     def site_update(self, state: State, data: Array, releaser: Releaser) -> Update: ...
@@ -88,6 +90,17 @@ def release(state: State, exact: Array, l2_sensitivity: int, releaser: Releaser)
     )
     values = releaser.release(exact, l2_sensitivity, stage=state.stage)
     return Update(state.stage, values, l2_sensitivity, variance, event)
+
+
+def release_trained(
+    state: State, exactly: Callable[[], Array], privately: PrivateTraining, releaser: Releaser
+) -> Update:
+    """Build the update of a stage of local training: DP-SGD under a plan, exact training without one.
+
+    The noise is in the training, so the update names neither a sensitivity nor a variance.
+    """
+    values = releaser.train(exactly, privately, stage=state.stage)
+    return Update(state.stage, values, None, 0.0, releaser.event(state.stage))
 
 
 def add_up(state: State, updates: Sequence[Update]) -> Total:

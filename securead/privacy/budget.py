@@ -1,31 +1,48 @@
 """The budget of one data owner: every noised release is charged here before it leaves.
 
 The accountant checks first and mutates second; a refused charge changes nothing. With a path, the ledger is a file
-that outlives the job: it is read when the budget is opened and rewritten atomically before a release is made, so a
-crash can only over-count, never under-count, what was spent.
+that outlives the job: for each charge it is locked, read again and rewritten atomically before the release is made, so
+neither a crash nor another job at the same time can make it forget what was spent; at worst it over-counts.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import math
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import dp_accounting
 
 from securead import codec, files
-from securead.errors import FixInputError, PrivacyRefusedError
-from securead.privacy.plan import epsilon_of
+from securead.errors import FixConfigurationError, FixInputError, PrivacyRefusedError, RetryLaterError
+from securead.privacy.plan import Terms, epsilon_of, terms_of
 
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Charge:
-    """One entry of the ledger: what was released, and the Gaussian noise multiplier that covers it."""
+    """One entry of the ledger: what was released, and the mechanism that covers it (see `plan.Terms`)."""
 
     job: str
     purpose: str
     noise_multiplier: float
+    sampling_prob: float = 1.0
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        # Beyond these bounds the accountant fails or sees no loss; every mechanism here refuses long before.
+        if not (1e-6 <= self.noise_multiplier <= 1e9 and 0 < self.sampling_prob <= 1 and 1 <= self.steps <= 1e9):
+            raise FixInputError("a charge is absurd", value=self.terms, remedy="The ledger is damaged.")
+
+    @property
+    def terms(self) -> Terms:
+        """What the accountant reads."""
+        return self.noise_multiplier, self.sampling_prob, self.steps
 
 
 @dataclass(frozen=True)
@@ -46,18 +63,17 @@ class Budget:
     """
 
     def __init__(self, owner: str, epsilon: float, delta: float, *, path: Path | None = None) -> None:
+        if not (0 < epsilon < math.inf and 0 < delta < 1):
+            raise FixConfigurationError(
+                f"the budget of {owner!r} has a positive, finite epsilon and a delta in (0, 1)", value=(epsilon, delta)
+            )
         self._path = path
-        self._ledger = Ledger(owner, epsilon, delta)
-        if path is not None and path.exists():
-            stored = codec.from_plain(Ledger, files.read_json(path), where=str(path))
-            if stored.owner != owner or stored.delta != delta:
-                raise FixInputError(
-                    f"{path} is the ledger of {stored.owner!r} at delta {stored.delta:g}",
-                    value=(owner, delta),
-                    remedy="Give this owner a ledger of its own, and keep one delta per ledger.",
-                )
-            # The limit may be raised or lowered by its owner; what was spent stays.
-            self._ledger = Ledger(owner, epsilon, delta, stored.charges)
+        self._ledger = self._stored(Ledger(owner, epsilon, delta))
+
+    @property
+    def kept(self) -> bool:
+        """Whether the record outlives this job."""
+        return self._path is not None
 
     @property
     def ledger(self) -> Ledger:
@@ -68,39 +84,72 @@ class Budget:
         """Epsilon spent so far at the budget's delta; 0 before the first charge."""
         return _epsilon(self._ledger)
 
+    def charged(self, job: str, purpose: str) -> bool:
+        """Whether a job has paid for a purpose already."""
+        return any(charge.job == job and charge.purpose == purpose for charge in self._stored(self._ledger).charges)
+
     def charge(self, event: dp_accounting.DpEvent, *, job: str, purpose: str) -> None:
         """Record a release, or raise `PrivacyRefusedError` and change nothing.
 
-        Only Gaussian events are known here so far; any other is refused rather than guessed at.
+        Gaussian releases and Poisson-sampled ones are known; any other mechanism is refused rather than guessed at.
         """
-        if not isinstance(event, dp_accounting.GaussianDpEvent) or not event.noise_multiplier > 0:
-            raise PrivacyRefusedError(
-                "this ledger does not know the mechanism", value=str(event)[:100], remedy="Nothing was released."
-            )
-        charge = Charge(job, purpose, float(event.noise_multiplier))
-        ledger = self._ledger
-        after = Ledger(ledger.owner, ledger.epsilon, ledger.delta, (*ledger.charges, charge))
-        epsilon = _epsilon(after)
-        if epsilon > ledger.epsilon + _ROUNDING:
-            raise PrivacyRefusedError(
-                f"{purpose!r} would bring {ledger.owner!r} to epsilon {epsilon:.4g} of {ledger.epsilon:.4g}",
-                value=f"{len(ledger.charges)} earlier charges",
-                remedy="Nothing was released. Ask for less, or let the owner of the records raise the limit.",
-            )
-        if self._path is not None:
-            files.write_json(self._path, codec.to_plain(after))
-        self._ledger = after
+        charge = Charge(job, purpose, *terms_of(event))
+        with self._locked():
+            ledger = self._stored(self._ledger)
+            after = Ledger(ledger.owner, ledger.epsilon, ledger.delta, (*ledger.charges, charge))
+            epsilon = _epsilon(after)
+            if not epsilon <= ledger.epsilon + _ROUNDING:
+                raise PrivacyRefusedError(
+                    f"{purpose!r} would bring {ledger.owner!r} to epsilon {epsilon:.4g} of {ledger.epsilon:.4g}",
+                    value=f"{len(ledger.charges)} earlier charges",
+                    remedy="Nothing was released. Ask for less, or let the owner of the records raise the limit.",
+                )
+            if self._path is not None:
+                files.write_json(self._path, codec.to_plain(after))
+            self._ledger = after
 
-    def refuse_unless(self, events: list[dp_accounting.GaussianDpEvent]) -> None:
+    def refuse_unless(self, events: Sequence[dp_accounting.DpEvent]) -> None:
         """Raise `PrivacyRefusedError` now, before any record is read, unless all `events` can be charged later."""
         trial = Budget(self._ledger.owner, self._ledger.epsilon, self._ledger.delta)
         trial._ledger = self._ledger
         for event in events:
             trial.charge(event, job="trial", purpose="the planned releases")
 
+    def _stored(self, ledger: Ledger) -> Ledger:
+        """`ledger` with the charges that stand in the file by now: other jobs may have added theirs."""
+        path = self._path
+        if path is None or not path.exists():
+            return ledger
+        stored = codec.from_plain(Ledger, files.read_json(path), where=str(path))
+        if stored.owner != ledger.owner or stored.delta != ledger.delta:
+            raise FixInputError(
+                f"{path} is the ledger of {stored.owner!r} at delta {stored.delta:g}",
+                value=(ledger.owner, ledger.delta),
+                remedy="Give this owner a ledger of its own, and keep one delta per ledger.",
+            )
+        # The limit may be raised or lowered by its owner; what was spent stays.
+        return Ledger(ledger.owner, ledger.epsilon, ledger.delta, stored.charges)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep every other job from the file: two that both read it first would both charge what one may spend."""
+        if self._path is None:
+            yield
+            return
+        lock = self._path.with_name(f".{self._path.name}.lock")
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RetryLaterError(
+                f"cannot lock {self._path}: {error.strerror}", remedy="Nothing was released: fix the permission."
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
 
 def _epsilon(ledger: Ledger) -> float:
-    if not ledger.charges:
-        return 0.0
-    events = [dp_accounting.GaussianDpEvent(charge.noise_multiplier) for charge in ledger.charges]
-    return epsilon_of(dp_accounting.ComposedDpEvent(events), ledger.delta)
+    return epsilon_of([charge.terms for charge in ledger.charges], ledger.delta)

@@ -1,40 +1,102 @@
-"""What a data owner's side of training gets to release with: one object, so that nothing leaves uncharged."""
+"""What a data owner's side of training gets to release with: one object, so that nothing leaves uncharged.
+
+A release is charged, then made, then kept, then returned. A site that resumes a broken run therefore sends the
+identical update again, and one that broke down between paying and keeping pays once: what was never kept never left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import dp_accounting
+import numpy as np
 
+from securead import files
 from securead.data.schema import Array
-from securead.errors import PrivacyRefusedError
+from securead.errors import FixInputError, PrivacyRefusedError
 from securead.privacy.budget import Budget
 from securead.privacy.mechanisms import GaussianMechanism, NoiseSource, StudyNoise, SystemNoise
-from securead.privacy.plan import GRID_SHARE_OF_DELTA, PrivacyPlan, epsilon_of
+from securead.privacy.plan import GRID_SHARE_OF_DELTA, PrivacyPlan, Stage, epsilon_of, terms_of
+from securead.privacy.randomness import Stream, StudyStream, SystemStream
+
+PrivateTraining = Callable[[float, Stream], Array]
+"""Local training whose every step is noised with a multiplier and samples drawn from a stream; int64 result."""
+
+
+class Kept:
+    """A site's own memory of one run, what it released and what it never will; with a folder it outlives the job."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._arrays: dict[str, Array] = {}
+
+    def get(self, name: str) -> Array | None:
+        """The array kept under a name, or None."""
+        if name not in self._arrays and self._folder is not None and (self._folder / f"{name}.npy").is_file():
+            content = files.read_secret(self._folder / f"{name}.npy", limit=1 << 32)
+            try:
+                self._arrays[name] = np.load(io.BytesIO(content), allow_pickle=False)
+            except (ValueError, EOFError, OSError) as error:
+                raise FixInputError(
+                    f"{self._folder / name}.npy is damaged", remedy="Begin the run anew, in another folder."
+                ) from error
+        return self._arrays.get(name)
+
+    def put(self, name: str, array: Array) -> Array:
+        """Keep an array for good before anything is done with it."""
+        if self._folder is not None:
+            content = io.BytesIO()
+            np.save(content, array, allow_pickle=False)
+            files.write_secret(self._folder / f"{name}.npy", content.getvalue())
+        self._arrays[name] = array
+        return array
 
 
 class Releaser(Protocol):
-    """Turns exact integer sums into what may leave a site."""
+    """Turns a site's results into what may leave it."""
+
+    @property
+    def kept(self) -> Kept:
+        """What this site remembers of the run."""
 
     def release(self, exact: Array, l2_sensitivity: int, *, stage: str) -> Array:
-        """The sums as they may leave: noised and charged, or exact where no privacy was asked for."""
+        """Integer sums as they may leave: noised and charged, or exact where no privacy was asked for."""
+
+    def train(self, exactly: Callable[[], Array], privately: PrivateTraining, *, stage: str) -> Array:
+        """The result of local training: by DP-SGD and charged, or exact where no privacy was asked for."""
 
     def event(self, stage: str) -> dp_accounting.DpEvent:
-        """What `release` charges for a stage."""
+        """What a stage is charged."""
+
+    def coins(self, count: int, probability: float, *, purpose: str, seed: int) -> Array:
+        """Booleans `(count,)` that the site keeps to itself, the same whenever it asks again for a purpose."""
 
 
+@dataclass(frozen=True)
 class Unprotected:
     """Central, non-private fitting: exact sums."""
 
+    kept: Kept = field(default_factory=Kept)
+
     def release(self, exact: Array, l2_sensitivity: int, *, stage: str) -> Array:
         """The same array."""
-        return exact
+        return self.kept.put(stage, exact)
+
+    def train(self, exactly: Callable[[], Array], privately: PrivateTraining, *, stage: str) -> Array:
+        """Exact training."""
+        return self.kept.put(stage, exactly())
 
     def event(self, stage: str) -> dp_accounting.DpEvent:
         """Not private at all."""
         return dp_accounting.NonPrivateDpEvent()
+
+    def coins(self, count: int, probability: float, *, purpose: str, seed: int) -> Array:
+        """Repeatable coins of the public seed."""
+        return np.random.default_rng(seed).random(count) < probability
 
 
 @dataclass(frozen=True)
@@ -49,16 +111,18 @@ class Protected:
     job: str
     plan: PrivacyPlan
     budget: Budget
+    stages: Mapping[str, Stage]
     noise_multipliers: Mapping[str, float]
+    kept: Kept = field(default_factory=Kept)
 
-    def event(self, stage: str) -> dp_accounting.GaussianDpEvent:
-        """The Gaussian event of a stage."""
-        return dp_accounting.GaussianDpEvent(self.noise_multipliers[stage])
+    def event(self, stage: str) -> dp_accounting.DpEvent:
+        """The Gaussian event of a stage, sampled where it is DP-SGD."""
+        return self.stages[stage].event(self.noise_multipliers[stage])
 
     def epsilon(self) -> float:
-        """What all stages of this run cost together."""
-        events = [self.event(stage) for stage in self.noise_multipliers]
-        return epsilon_of(dp_accounting.ComposedDpEvent(events), self.plan.delta)
+        """What this run has cost so far."""
+        terms = [charge.terms for charge in self.budget.ledger.charges if charge.job == self.job]
+        return epsilon_of(terms, self.plan.delta)
 
     def release(self, exact: Array, l2_sensitivity: int, *, stage: str) -> Array:
         """Noised int64 sums. Raises `PrivacyRefusedError`, having released nothing, when the budget is spent."""
@@ -68,12 +132,45 @@ class Protected:
             raise PrivacyRefusedError(
                 "the noise's integer grid is too coarse for this delta", value=grid_delta, remedy="Use a larger delta."
             )
-        self.budget.charge(mechanism.event, job=self.job, purpose=stage)
-        return mechanism.release(exact, self._source(), purpose=f"{self.site}|{stage}")
+        return self._once(stage, lambda: mechanism.release(exact, self._noise(), purpose=f"{self.site}|{stage}"))
+
+    def train(self, exactly: Callable[[], Array], privately: PrivateTraining, *, stage: str) -> Array:
+        """The result of DP-SGD. Raises `PrivacyRefusedError`, having trained nothing, when the budget is spent."""
+        return self._once(stage, lambda: privately(self.noise_multipliers[stage], self._stream(stage)))
+
+    def coins(self, count: int, probability: float, *, purpose: str, seed: int) -> Array:
+        """Coins of the site's own, tossed once in a run."""
+        known = self.kept.get(purpose)
+        if known is None:
+            known = self.kept.put(purpose, self._stream(purpose).bernoulli(count, probability))
+        if len(known) != count:
+            raise FixInputError(f"site {self.site!r} resumed with other records", value=(len(known), count))
+        return known
 
     def refuse_unless_affordable(self) -> None:
         """Raise `PrivacyRefusedError` before any record is read when the budget cannot pay for all stages."""
-        self.budget.refuse_unless([self.event(stage) for stage in self.noise_multipliers])
+        unpaid = [stage for stage in self.noise_multipliers if not self.budget.charged(self.job, stage)]
+        self.budget.refuse_unless([self.event(stage) for stage in unpaid])
 
-    def _source(self) -> NoiseSource:
+    def _once(self, stage: str, make: Callable[[], Array]) -> Array:
+        """A stage's release: charged and made once in a run, whatever breaks down in between."""
+        known = self.kept.get(stage)
+        if known is not None:
+            return known
+        # Paid for but not kept means not released, provided that this memory was there when it was paid.
+        terms, marker = np.array(terms_of(self.event(stage))), self.kept.get(f"{stage}.paid")
+        if not self.budget.charged(self.job, stage):
+            self.kept.put(f"{stage}.paid", terms)
+            self.budget.charge(self.event(stage), job=self.job, purpose=stage)
+        elif marker is None or not np.array_equal(marker, terms):
+            raise PrivacyRefusedError(
+                f"site {self.site!r} paid for {stage!r} in this run, and its memory of the release is lost",
+                remedy="A second release costs a second time: begin a new run.",
+            )
+        return self.kept.put(stage, make())
+
+    def _noise(self) -> NoiseSource:
         return SystemNoise() if self.plan.seed is None else StudyNoise(self.plan.seed)
+
+    def _stream(self, purpose: str) -> Stream:
+        return SystemStream() if self.plan.seed is None else StudyStream(self.plan.seed, f"{self.site}|{purpose}")

@@ -11,11 +11,11 @@ NoiseSource = Literal["system", "seeded-study"]
 
 @dataclass(frozen=True)
 class Release:
-    """One noised release by every site: its stage, noise multiplier and what was released."""
+    """What every site released under noise, at which noise multiplier, and in how many rounds."""
 
-    stage: str
-    noise_multiplier: float
     what: str
+    noise_multiplier: float
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class PrivacyStatement:
     """The record of a training run's privacy budget.
 
     `private` is False when no noise was added, or noise that can be predicted; then no other number counts.
+    `observed_bounds` says that bounds came from the records, which no noise covers.
     """
 
     private: bool
@@ -45,6 +46,7 @@ class PrivacyStatement:
     accountant: str = ""
     noise_source: NoiseSource = "system"
     not_covered: tuple[str, ...] = ()
+    observed_bounds: bool = False
 
     @property
     def epsilon(self) -> float | None:
@@ -63,16 +65,22 @@ class PrivacyStatement:
             return (f"This model gives NO privacy guarantee for its training records: {reason}.",)
         each = ", ".join(f"{site.site}: {site.epsilon:.3g}" for site in self.sites)
         return (
-            f"Differential privacy for every single training record: epsilon = {epsilon:.3g}, "
-            f"delta = {self.delta:.1g} ({self.neighboring_relation}).",
+            "Differential privacy for every single training record"
+            + (", except for what the column bounds reveal, which were read off the records" * self.observed_bounds)
+            + f": epsilon = {epsilon:.3g}, "
+            f"delta = {self.delta:.3g} ({self.neighboring_relation}).",
             f"It holds against the coordinator, the other sites and everyone who sees the model (per site: {each}).",
             "Whatever someone concludes from the model about one record, they would have concluded with nearly the "
-            f"same odds (within a factor {math.exp(epsilon):.3g}) had that record never been used.",
+            f"same odds (within a factor {math.exp(epsilon):.3g}, but for a chance of delta) had that record never "
+            "been used.",
             "Noised releases: "
-            + "; ".join(f"{r.what} (noise multiplier {r.noise_multiplier:.3g})" for r in self.releases)
+            + "; ".join(
+                f"{r.what} ({f'{r.times} times, ' if r.times > 1 else ''}noise multiplier {r.noise_multiplier:.3g})"
+                for r in self.releases
+            )
             + f". Accounted with {self.accountant}.",
             *self._together(),
-            *(f"Not covered: {item}" for item in self.not_covered),
+            *(f"Not covered: {item}." for item in self.not_covered),
         )
 
     def _together(self) -> tuple[str, ...]:

@@ -175,7 +175,7 @@ class Weights:
 class SecretProgram:
     """The weights, by position of their affine step, and the key of the public half's commitment."""
 
-    weights: Mapping[int, Weights]
+    weights: Mapping[int, Weights] = field(repr=False)
     commitment_key: bytes = field(repr=False)
 
 

@@ -32,7 +32,8 @@ from securead.serving.metrics import Metrics
 
 SECONDS_HEADER = "X-Securead-Seconds"
 RETRY_AFTER_SECONDS = 1
-_IDLE_SECONDS = 30.0  # a sender that is silent this long loses its place in the queue
+_IDLE_SECONDS = 30.0  # a sender that is silent this long loses its place in the queue,
+_LEAST_BYTES_PER_SECOND = 8 << 10  # and so does one that keeps its place by a byte now and then
 _OCTETS = "application/octet-stream"
 
 
@@ -182,15 +183,17 @@ def refuse_by_length(request: Request, limit: int) -> None:
 async def read_body(request: Request, limit: int) -> bytes:
     """The body, of at most `limit` bytes; more is refused as soon as it arrives."""
     body = bytearray()
-    parts = request.stream().__aiter__()
+    parts, start = request.stream().__aiter__(), time.monotonic()
     while True:
+        left = start + _IDLE_SECONDS + len(body) / _LEAST_BYTES_PER_SECOND - time.monotonic()
         try:
-            body += await asyncio.wait_for(anext(parts), _IDLE_SECONDS)
+            body += await asyncio.wait_for(anext(parts), min(left, _IDLE_SECONDS))
         except StopAsyncIteration:
             return bytes(body)
         except TimeoutError:
             raise RejectMessageError(
-                f"nothing arrived for {_IDLE_SECONDS:g} s", remedy="Send the message again."
+                f"nothing arrived for {_IDLE_SECONDS:g} s, or less than {_LEAST_BYTES_PER_SECOND:,} bytes a second",
+                remedy="Send the message again, over a faster connection.",
             ) from None
         if len(body) > limit:
             raise _too_large(limit)

@@ -74,7 +74,7 @@ class Address:
             return socket.create_server((self.host, self.port), family=family, backlog=128)
         except OSError as error:
             raise FixConfigurationError(
-                f"cannot listen at {self.host}:{self.port}: {error.strerror}",
+                f"cannot listen at {self.host}:{self.port}: {_reason(error)}",
                 remedy="Choose another --port (0 lets the system choose) or --host.",
             ) from error
 
@@ -233,6 +233,11 @@ def _end_with_stdin(server: uvicorn.Server) -> None:
         while os.read(0, 4096):
             pass
     _end(server)
+
+
+def _reason(error: OSError) -> str:
+    """The system's words for an error, without the address that `socket.create_server` appends to them."""
+    return str(error.strerror).partition(" (while")[0]
 
 
 def _is_loopback(host: str) -> bool:

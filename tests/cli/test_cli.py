@@ -65,7 +65,8 @@ def test_version() -> None:
 def test_help_lists_the_commands(run: Run) -> None:
     ended = run("--help")
     assert ended.code == 0
-    assert all(command in ended.out for command in (*COMMANDS, "train", "demo"))
+    listed = [ended.out.index(f"│ {command} ", ended.out.index("Commands")) for command in ("train", *COMMANDS, "demo")]
+    assert listed == sorted(listed), "in the order in which they are used"
 
 
 def test_help_shows_brackets_as_they_are(run: Run) -> None:
@@ -122,7 +123,23 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "no bundle": (("serve", "{}/same", "--no-tls"), "not a bundle"),
     "no bundle to inspect": (("inspect", "{}"), "nothing securead wrote"),
-    "foreign file": (("inspect", "{}/data.csv"), "no securead message"),
+    "foreign file": (("inspect", "{}/data.csv"), "Give a bundle, a key directory"),
+    "secret half": (("inspect", "{}/bundle/secret.json"), "is a secret"),
+    "secret key": (("inspect", "{}/same/secret/secret.key"), "is a secret"),
+    "over the records": (("encrypt", "{}/data.csv", "--keys", "{}/same", "--out", "{}/data.csv"), "what is read"),
+    "over the keys": (
+        ("encrypt", "{}/data.csv", "--keys", "{}/same", "--out", "{}/same/secret/secret.key"),
+        "overwrite the keys",
+    ),
+    "scores over the records": (
+        ("score", "{}/data.csv", "--server", "http://127.0.0.1:9", "--model", "tiny", "--out", "{}/./data.csv"),
+        "what is read",
+    ),
+    "scores over the answer": (("decrypt", "{}/data.csv", "--keys", "{}/same", "--out", "{}/data.csv"), "what is read"),
+    "a folder for scores": (
+        ("score", "{}/data.csv", "--server", "http://127.0.0.1:9", "--model", "tiny", "--out", "{}/bundle"),
+        "Is a directory",
+    ),
 }
 
 
@@ -135,6 +152,25 @@ def test_what_is_wrong_is_said(run: Run, place: Path, name: str) -> None:
     assert ended.err.startswith("error: ")
     assert ended.out == ""
     assert not (place / "x").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_under_standard_output_is_said(place: Path) -> None:
+    command = [sys.executable, "-m", "securead", "inspect", str(place / "bundle")]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: cannot write the output: No space left")
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_interruption_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    ended = run("inspect", "x")
+    assert (ended.code, ended.err) == (130, "interrupted\n")
 
 
 def test_usage_errors_exit_with_2(run: Run) -> None:

@@ -78,3 +78,36 @@ def test_mistakes_exit_with_2_and_no_traceback(recipe: Path, old: str, new: str,
     assert done.returncode == 2, done.stderr
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--out", "{}/records.csv"), "records.csv/public.json"),
+        (("--out", "{}/b", "--passphrase-file", "{}/none"), "cannot read"),
+    ],
+    ids=["no place", "no passphrase"],
+)
+def test_what_would_waste_a_budget_is_refused_before_it_is_charged(
+    recipe: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    done = securead("train", recipe, *(a.replace("{}", str(recipe.parent)) for a in arguments))
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert not (recipe.parent / "ledgers").exists()
+    assert not (recipe.parent / "b").exists()
+
+
+def test_a_bad_record_at_one_site_costs_no_other_site_its_budget(recipe: Path) -> None:
+    folder = recipe.parent
+    (folder / "bad.csv").write_text("p,q\n1,2\n3,\n")
+    recipe.write_text(
+        RECIPE.replace('data = "records.csv"\n', "")
+        .replace("share = 2", 'data = "records.csv"')
+        .replace('name = "b"', 'name = "b"\ndata = "bad.csv"')
+    )
+    done = securead("train", recipe, "--out", folder / "bundle")
+    assert done.returncode == 2
+    assert "site 'b': row 1, column 'q'" in done.stderr
+    assert not (folder / "ledgers").exists()

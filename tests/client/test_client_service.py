@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from securead.client.keys import make_keys
 from securead.client.service import Service
 from securead.errors import (
     FixConfigurationError,
@@ -21,6 +24,8 @@ from securead.errors import (
     SecureadError,
     UseOtherKeyError,
 )
+from securead.protocols import wire
+from tests.small_model import small_bundle
 
 MODELS = json.dumps({"models": [{"name": "tiny", "digest": "d", "program": "p"}]}).encode()
 Reply = tuple[int, dict[str, str], bytes] | None  # None: close the connection without a word
@@ -63,6 +68,10 @@ def script() -> Iterator[Script]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
 
         def log_message(self, *_: Any) -> None: ...
 
@@ -184,3 +193,21 @@ def test_a_model_name_cannot_leave_its_place(script: Script) -> None:
     with Service(script.url) as service, pytest.raises(FixInputError):
         service.model("../../metrics")
     assert script.calls == 0
+
+
+@pytest.mark.parametrize(
+    "change", [{"request": secrets.token_hex(16)}, {"chunk": 1}, {"rows": 4}, {"key": "0" * 64}, {"kind": "request"}]
+)
+def test_an_answer_to_something_else_is_refused(script: Script, change: dict[str, Any]) -> None:
+    """A reply that was mixed up or replayed is well-formed: only its header tells."""
+    keys = make_keys(small_bundle().public, "same")
+    header = wire.Header(
+        "request", "ckks", "same", keys.record.program, keys.plan.digest, keys.record.key, "r" * 32, 0, 2, 3
+    )
+    request, answer = wire.Envelope(header, b"sent"), wire.Envelope(replace(header, kind="answer"), b"came")
+    foreign = wire.Envelope(replace(answer.header, **change), b"came")
+    script.replies = [(200, {}, answer.to_bytes()), (200, {}, foreign.to_bytes())]
+    with Service(script.url) as service:
+        assert service.score("tiny", request, keys.plan).envelope == answer
+        with pytest.raises(RejectMessageError, match="belongs to something else"):
+            service.score("tiny", request, keys.plan)

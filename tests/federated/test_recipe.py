@@ -41,7 +41,7 @@ def test_a_recipe_trains() -> None:
     model = bundle.make(train_recipe(recipe, data), recipe.name).public
     assert model.privacy.epsilon is not None
     assert model.privacy.epsilon <= 2
-    assert not any("read off the data" in item for item in model.privacy.not_covered)
+    assert not model.privacy.observed_bounds
 
 
 def test_sites_with_files_of_their_own(tmp_path: Path) -> None:
@@ -59,7 +59,8 @@ def test_observed_bounds_are_confessed() -> None:
     text = GOOD[: GOOD.index("[schema]")]
     recipe = parse_recipe(text, where="test")
     trained = train_recipe(recipe, gather(recipe, Path(), X=X, columns=("x0", "x1", "x2")))
-    assert any("read off the data" in item for item in trained.statement_.not_covered)
+    assert trained.statement_.observed_bounds
+    assert "which were read off the records" in trained.statement_.in_words()[0]
 
 
 @pytest.mark.parametrize(
@@ -111,3 +112,39 @@ def test_the_zoo_parses(root: Path) -> None:
         assert recipe.privacy is not None
         assert recipe.schema is not None
         assert (path.parent / "CARD.md").is_file()
+
+
+OBSERVED = """
+name = "m"
+[[sites]]
+name = "a"
+data = "a.csv"
+[[sites]]
+name = "b"
+data = "b.csv"
+[detector]
+type = "subspace"
+"""
+
+
+def test_observed_bounds_follow_the_columns_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("p,q\n0,100\n1,110\n")
+    (tmp_path / "b.csv").write_text("q,p\n105,2\n")
+    data = gather(parse_recipe(OBSERVED, where="test"), tmp_path)
+    assert [column.name for column in data.schema.columns] == ["p", "q"]
+    assert data.schema.columns[0].upper < 3
+    assert data.schema.columns[1].lower > 90
+    assert data.sites[1].X.tolist() == [[2, 105]]
+
+
+@pytest.mark.parametrize("content", ["p\n1\n", "p,q\n1,\n"], ids=["missing column", "missing value"])
+def test_what_one_site_has_wrong_is_named_with_the_site(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_text("p,q\n0,100\n1,110\n")
+    (tmp_path / "b.csv").write_text(content)
+    with pytest.raises(SecureadError, match="site 'b'"):
+        gather(parse_recipe(OBSERVED, where="test"), tmp_path)
+
+
+def test_a_recipe_without_sites_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SecureadError, match="no site"):
+        gather(parse_recipe('name = "m"\nsites = []\n[detector]\ntype = "subspace"\n', where="test"), tmp_path)

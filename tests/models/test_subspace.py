@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 
-from securead.data.schema import Schema
+from securead.data.schema import Column, Schema
 from securead.errors import FixConfigurationError, PrivacyRefusedError
 from securead.federated.embedded import Site, train
 from securead.models.subspace import SubspaceDetector
@@ -74,6 +75,22 @@ def test_private_moments_are_unbiased_and_as_noisy_as_stated(X: np.ndarray) -> N
     assert abs(np.mean(errors)) < 5 * deviation / np.sqrt(len(errors) * 15) + 0.01 * deviation
 
 
+def test_rounding_never_lengthens_a_wide_record() -> None:
+    """1,498 entries of 1,514.507 grid steps: rounded to the nearest, they would exceed the sensitivity."""
+    schema = Schema(tuple(Column(f"x{i}", -8.0, 8.0, center=0.0, spread=1.0) for i in range(1498)))
+    detector = SubspaceDetector()
+    update = detector.site_update(detector.initial_state(schema), np.full((1, 1498), 8.0), Unprotected())
+    squared = sum(int(value) ** 2 for value in update.values)
+    assert 0.998 * update.l2_sensitivity**2 < squared <= update.l2_sensitivity**2
+
+
+def test_a_study_is_not_private(X: np.ndarray) -> None:
+    plan = PrivacyPlan(epsilon=1.0, delta=1e-6, noise_source="seeded-study", seed=1)
+    detector = train(SubspaceDetector(), [Site("a", X)], Schema.observed(X), privacy=plan)
+    assert not detector.statement_.private
+    assert detector.statement_.epsilon is None
+
+
 def test_detects_under_privacy(rng: np.random.Generator) -> None:
     mix = rng.normal(size=(5, 5))
     X, odd = rng.normal(size=(50_000, 5)) @ mix, rng.normal(size=(200, 5)) * 3
@@ -117,8 +134,43 @@ def test_a_private_fit_needs_schema_and_plan(X: np.ndarray) -> None:
         {"components": 6, "method": "pca_residual"},
         {"components": -1, "method": "pca_residual"},
         {"l2_clip_norm": -1.0},
+        {"l2_clip_norm": 1e-300},
+        {"l2_clip_norm": 5e-324},
+        {"l2_clip_norm": 1e300},
+        {"l2_clip_norm": float("nan")},
     ],
 )
 def test_bad_parameters_are_named(X: np.ndarray, parameters: dict[str, object]) -> None:
     with pytest.raises(FixConfigurationError):
+        SubspaceDetector(**parameters).fit(X)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [1e160, 1e300, 1e-300])
+def test_huge_and_tiny_units_are_like_any_other(X: np.ndarray, scale: float) -> None:
+    factor = np.where(np.arange(X.shape[1]) == 1, max(scale, 1e-6), 1.0)
+    plain, scaled = SubspaceDetector().fit(X), SubspaceDetector().fit(X * factor)
+    assert np.allclose(plain.anomaly_score(X), scaled.anomaly_score(X * factor), rtol=1e-6)
+
+
+def test_records_that_never_vary_compile() -> None:
+    data = np.tile([7.0, 0.0, 1e-9], (500, 1))
+    schema = Schema.observed(data, widen=0.1)
+    detector = train(SubspaceDetector(), [Site("a", data)], schema, privacy=None)
+    assert np.isfinite(detector.threshold_)
+    assert detector.threshold_ > 0
+    assert np.allclose(detector.compile().score(data), detector.anomaly_score(data), atol=1e-3 * detector.threshold_)
+
+
+def test_what_is_not_fitted_does_not_compile() -> None:
+    with pytest.raises(NotFittedError):
+        SubspaceDetector().compile()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"contamination": "auto"}, {"limit": "8"}, {"l2_clip_norm": "x"}, {"method": "pca_residual", "components": 2.5}],
+    ids=str,
+)
+def test_parameters_of_another_type_are_named(X: np.ndarray, parameters: dict[str, object]) -> None:
+    with pytest.raises(FixConfigurationError, match=list(parameters)[-1]):
         SubspaceDetector(**parameters).fit(X)  # type: ignore[arg-type]

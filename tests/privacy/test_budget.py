@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dp_accounting
 import pytest
 
-from securead.errors import FixInputError, PrivacyRefusedError, RetryLaterError
+from securead.errors import FixConfigurationError, FixInputError, PrivacyRefusedError, RetryLaterError
 from securead.privacy.budget import Budget
 
 EVENT = dp_accounting.GaussianDpEvent(10.0)  # epsilon .37 at delta 1e-6
@@ -49,7 +51,34 @@ def test_a_charge_that_cannot_be_written_is_no_charge(tmp_path: Path, monkeypatc
     with pytest.raises(RetryLaterError, match="No space left"):
         budget.charge(EVENT, job="j", purpose="moments")
     assert budget.spent() == 0.0
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "ledger.json").exists()
+
+
+def test_jobs_at_the_same_time_share_one_limit(tmp_path: Path) -> None:
+    """Both opened the ledger before either charged: neither forgets the other's charge."""
+    path = tmp_path / "ledger.json"
+    first, second = (Budget("bank", 0.6, 1e-6, path=path) for _ in range(2))
+    first.charge(EVENT, job="one", purpose="moments")
+    second.charge(EVENT, job="two", purpose="moments")
+    with pytest.raises(PrivacyRefusedError):
+        first.charge(EVENT, job="one", purpose="threshold")
+    assert [charge.job for charge in Budget("bank", 0.6, 1e-6, path=path).ledger.charges] == ["one", "two"]
+
+
+def test_threads_do_not_lose_charges(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.json"
+    budgets = [Budget("bank", 5.0, 1e-6, path=path) for _ in range(8)]
+    with ThreadPoolExecutor(len(budgets)) as pool:
+        list(pool.map(lambda budget: budget.charge(EVENT, job="j", purpose="moments"), budgets))
+    assert len(Budget("bank", 5.0, 1e-6, path=path).ledger.charges) == len(budgets)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta"), [(float("nan"), 1e-6), (float("inf"), 1e-6), (0.0, 1e-6), (1.0, 0.0), (1.0, 1.0), (1.0, 2.0)]
+)
+def test_limits_that_limit_nothing_are_refused(epsilon: float, delta: float) -> None:
+    with pytest.raises(FixConfigurationError, match="'bank'"):
+        Budget("bank", epsilon, delta)
 
 
 def test_ledgers_are_not_exchanged(tmp_path: Path) -> None:
@@ -62,6 +91,11 @@ def test_ledgers_are_not_exchanged(tmp_path: Path) -> None:
     path.write_text('{"owner": "bank", "epsilon": 1, "delta": 1e-6, "charges": [{"job": "x"}]}')
     with pytest.raises(FixInputError, match="missing"):
         Budget("bank", 0.6, 1e-6, path=path)
+    for absurd in (0, -4, 1e300):
+        charge = {"job": "x", "purpose": "y", "noise_multiplier": absurd}
+        path.write_text(json.dumps({"owner": "bank", "epsilon": 1, "delta": 1e-6, "charges": [charge]}))
+        with pytest.raises(FixInputError, match="absurd"):
+            Budget("bank", 0.6, 1e-6, path=path)
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,20 @@ def test_a_silent_sender_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> Non
         asyncio.run(read_body(Silent(), 5000))  # type: ignore[arg-type]
 
 
+def test_a_trickling_sender_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a byte now and then would hold a place in the queue for hours."""
+
+    class Trickling:
+        async def stream(self) -> object:
+            for _ in range(200):
+                yield b"x"
+                await asyncio.sleep(0.02)
+
+    monkeypatch.setattr("securead.serving.app._IDLE_SECONDS", 0.2)
+    with pytest.raises(RejectMessageError, match="bytes a second"):
+        asyncio.run(read_body(Trickling(), 5000))  # type: ignore[arg-type]
+
+
 def test_max_body_lowers_the_limit(request_message: wire.Envelope) -> None:
     small = Http(build_app(load([BUNDLE]), max_body=1000))
     check_refusal(small.post(PATH, content=request_message.to_bytes()), 413, "RejectMessageError")

@@ -1,0 +1,1 @@
+"""Synthetic data with typed anomalies, for demonstrations and studies where no real set is at hand."""

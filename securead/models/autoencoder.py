@@ -1,0 +1,299 @@
+"""The autoencoder: squared reconstruction error of a small network trained by private federated averaging.
+
+Federated averaging (McMahan et al. 2017) of local DP-SGD (Abadi et al. 2016), few long rounds. A site's weight is its
+own noised number of records. After each round every site releases the noised loss of records it kept aside; training
+stops when that no longer falls. With a single hidden layer of linear and square units the score is a polynomial of
+degree four and compiles to a program by the QR identity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from securead.data.schema import Array, Schema
+from securead.errors import FixConfigurationError, FixProgramError, PrivacyRefusedError
+from securead.models import network
+from securead.models.estimator import AnomalyDetector
+from securead.models.training import State, Total, Update, release, release_trained
+from securead.privacy.mechanisms import GRID_BITS
+from securead.privacy.plan import PrivacyPlan, Stage
+from securead.privacy.randomness import Stream
+from securead.privacy.site import Releaser
+from securead.program.builder import ProgramBuilder
+from securead.program.polynomial import Program
+
+RECORDS = "records"
+_UNIT = 1 << GRID_BITS
+# Averages travel as weight * parameter in steps of 2**-24 with weights up to 2**26 records: 2**52 for |parameter| <= 4.
+_PARAMETER_STEPS = 1 << 24
+_VALIDATION_SHARE = 0.1
+# A record's loss counts up to this multiple of the number of columns; z-scored records lose about 1 a column untrained.
+_LOSS_LIMIT = 4.0
+
+
+class AutoEncoder(AnomalyDetector):
+    """Reconstruction error of a narrow network: high where a record breaks the relations between its columns.
+
+    Parameters
+    ----------
+    hidden: units of the hidden layer, or of each hidden layer.
+    units: "linear_square" (half and half), "square", or "relu" (which only secret sharing can carry).
+    rounds, sampling_prob: each round is one expected pass, 1 / sampling_prob steps on Poisson samples.
+    l2_clip_norm: of one record's gradient, in private training.
+    learning_rate, weight_decay, weight_limit: of AdamW; every weight is kept within [-weight_limit, weight_limit].
+    patience: rounds without a lower validation loss after which training stops.
+    random_state: the public seed of the initial weights (and, without privacy, of the batches).
+    Others: see `AnomalyDetector`.
+    """
+
+    sums_only = False
+
+    def __init__(
+        self,
+        *,
+        hidden: int | tuple[int, ...] = 12,
+        units: network.Units = "linear_square",
+        rounds: int = 5,
+        sampling_prob: float = 0.02,
+        l2_clip_norm: float = 1.0,
+        learning_rate: float = 5e-3,
+        weight_decay: float = 1e-4,
+        weight_limit: float = 2.0,
+        patience: int = 2,
+        random_state: int = 0,
+        scaling: Literal["schema", "private"] = "schema",
+        threshold: Literal["model", "private"] = "model",
+        contamination: float = 0.1,
+        limit: float = 5.0,
+        schema: Schema | None = None,
+        privacy: PrivacyPlan | None = None,
+    ) -> None:
+        super().__init__(
+            scaling=scaling,
+            threshold=threshold,
+            contamination=contamination,
+            limit=limit,
+            schema=schema,
+            privacy=privacy,
+        )
+        self.hidden = hidden
+        self.units = units
+        self.rounds = rounds
+        self.sampling_prob = sampling_prob
+        self.l2_clip_norm = l2_clip_norm
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.weight_limit = weight_limit
+        self.patience = patience
+        self.random_state = random_state
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def model_stages(self) -> Mapping[str, Stage]:
+        """The noised number of records, then rounds of DP-SGD, each followed by a noised validation loss."""
+        self._check_parameters()
+        stages = {RECORDS: Stage(share=0.02)}
+        for number in range(1, self.rounds + 1):
+            stages[f"round-{number}"] = Stage(sampling_prob=self.sampling_prob, steps=self._steps)
+            stages[f"check-{number}"] = Stage(share=0.1 / self.rounds)
+        return stages
+
+    def site_loss(self, state: State, update: Update) -> float | None:
+        """The noised loss per record that the site kept aside, after a check."""
+        if not state.stage.startswith("check-"):
+            return None
+        return float(update.values[0]) / max(float(update.values[1]), _UNIT) * _LOSS_LIMIT * len(state.schema.columns)
+
+    def stage_in_words(self, stage: str) -> str:
+        """A count, a round of DP-SGD, a validation loss, or what every detector may release."""
+        if stage.startswith("round-"):
+            share = f"{self.sampling_prob:.2g} of records"
+            return f"DP-SGD: {self._steps} steps on {share} each, gradients clipped to {self.l2_clip_norm:g}"
+        if stage.startswith("check-"):
+            return "clipped validation losses"
+        return "the number of records" if stage == RECORDS else super().stage_in_words(stage)
+
+    def model_update(self, state: State, Z: Array, releaser: Releaser) -> Update:
+        """A count, a locally trained network times this site's weight, or a clipped sum of validation losses."""
+        if state.stage == RECORDS:
+            return release(state, np.array([len(Z) * _UNIT]), _UNIT, releaser)
+        kept_aside = releaser.coins(len(Z), _VALIDATION_SHARE, purpose="kept_aside", seed=self.random_state)
+        if state.stage.startswith("check-"):
+            cap = _LOSS_LIMIT * Z.shape[1]
+            losses = np.minimum(self._errors(state.values["theta"], Z[kept_aside]), cap) / cap
+            sums = np.array([np.rint(losses * _UNIT).sum(), len(losses) * _UNIT]).astype(np.int64)
+            return release(state, sums, math.isqrt(2 * _UNIT * _UNIT) + 1, releaser)
+        return self._trained(state, Z[~kept_aside], releaser)
+
+    def _trained(self, state: State, Z: Array, releaser: Releaser) -> Update:
+        """The locally trained network times this site's weight, its own noised number of records, and that weight."""
+        shape, theta, records = self._network(state.values["theta"]), state.values["theta"], releaser.kept.get(RECORDS)
+        weight = 1.0 if records is None else max(float(records[0]) / _UNIT, 1.0)
+
+        def weighted(trained: Array) -> Array:
+            return np.rint(np.append(trained, 1.0) * weight * _PARAMETER_STEPS).astype(np.int64)
+
+        def exactly() -> Array:
+            seed = self.random_state + int(state.stage.removeprefix("round-"))
+            return weighted(network.train_exactly(shape, theta, Z, self._descent, seed))
+
+        def privately(noise_multiplier: float, stream: Stream) -> Array:
+            trained = network.train_privately(
+                shape,
+                theta,
+                Z,
+                self._descent,
+                noise_multiplier=noise_multiplier,
+                l2_clip_norm=self.l2_clip_norm,
+                expected_records=weight * (1 - _VALIDATION_SHARE),
+                stream=stream,
+            )
+            return weighted(trained)
+
+        return release_trained(state, exactly, privately, releaser)
+
+    def model_state(self, state: State, total: Total) -> Mapping[str, Array]:
+        """The weighted average after a round; the validation loss and the best weights after a check."""
+        values = state.values
+        if state.stage == RECORDS:
+            shape = network.Shape((len(state.schema.columns), *self._widths, len(state.schema.columns)), self.units)
+            theta = network.initial_parameters(shape, self.random_state)
+            return {"theta": theta, "untrained": theta, "best": theta, "losses": np.empty(0)}
+        if state.stage.startswith("round-"):
+            if total.values[-1] <= 0:
+                raise PrivacyRefusedError("too few records: all weights are noise", remedy="Allow a larger epsilon.")
+            return {"theta": total.values[:-1] / total.values[-1]}
+        cap = _LOSS_LIMIT * len(state.schema.columns)
+        records = max(float(total.values[1]), _UNIT)
+        loss = float(np.clip(total.values[0] / records, 0.0, 1.0)) * cap
+        losses = np.append(values["losses"], loss)
+        best = values["theta"] if loss <= losses.min() else values["best"]
+        return {"losses": losses, "best": best, "loss": np.array([max(losses.min(), 1e-6 * cap)])}
+
+    def stage_after(self, stage: str, values: Mapping[str, Array]) -> str:
+        """The next stage in order; past the remaining rounds when the validation loss has stopped falling."""
+        following = super().stage_after(stage, values)
+        losses = values.get("losses", np.empty(0))
+        waited = len(losses) - 1 - int(np.argmin(losses)) if len(losses) else 0
+        if following.startswith("round-") and waited >= self.patience:
+            return super().stage_after(f"check-{self.rounds}", values)
+        return following
+
+    # --- scoring --------------------------------------------------------------------------------------------------
+
+    def score_standardised(self, values: Mapping[str, Array], Z: Array) -> Array:
+        """Squared reconstruction error under the best weights."""
+        return self._errors(values["best"], Z)
+
+    def untrained_score(self, X: Any) -> Array:
+        """The control: scores of the same network with its public initial weights."""
+        return self._errors(self.values_["untrained"], self.encoder_.standardise(X))
+
+    def score_quantile(self, values: Mapping[str, Array], share_above: float) -> float:
+        """A chi-square whose mean is the validation loss, with as many degrees of freedom as columns."""
+        columns = self._columns(values["best"])
+        return float(values["loss"][0] * stats.chi2.ppf(1 - share_above, columns) / columns)
+
+    def score_limits(self, values: Mapping[str, Array]) -> tuple[float, float]:
+        """From a thousandth of the typical error to the error that clipped records cannot exceed."""
+        reach = np.full(self._columns(values["best"]), float(self.limit))
+        found = network.layers(self._network(values["best"]), values["best"])
+        for at, (weight, offset) in enumerate(found):
+            reach = np.abs(weight) @ reach + np.abs(offset)
+            if at < len(found) - 1 and self.units != "relu":
+                reach = np.maximum(reach, reach**2)
+        typical = self.score_quantile(values, 0.5)
+        return typical / 1000, max(float(((reach + self.limit) ** 2).sum()), typical)
+
+    # --- compiling ------------------------------------------------------------------------------------------------
+
+    def compile(self, *, weight_bits: int | None = None, fraction_bits: int = 12) -> Program:
+        """A program of degree four for one hidden layer of linear and square units.
+
+        With y = z - c and a hidden layer h = (linear, squares), the error is |y - W h|^2. For W = QR it is
+        |y|^2 + sum_k v_k (v_k - 2 t_k) with v = R h and t = Q^T y: as many products as hidden units, not as columns;
+        |y|^2 is a public |z|^2 and a linear form. Linear units are folded into the affine maps.
+        """
+        if self.units == "relu" or len(self._widths) != 1:
+            raise FixProgramError(
+                "only one hidden layer without ReLU compiles to a polynomial of degree four",
+                value=(self._widths, self.units),
+                remedy='Use one hidden layer and units="linear_square" or "square" for encrypted scoring.',
+            )
+        values, bits = self.values_, 8 if weight_bits is None else weight_bits
+        (encode, bias), (decode, center) = network.layers(self._network(values["best"]), values["best"])
+        linear = (len(bias) + 1) // 2 if self.units == "linear_square" else 0
+        builder = ProgramBuilder(self._encoder(self.encoder_.schema, fraction_bits))
+        hidden = builder.affine([(encode[linear:], builder.input)], bias[linear:], fraction_bits=fraction_bits + bits)
+        squares = builder.product(hidden, hidden)
+        Q, R = np.linalg.qr(decode)
+        fold, constant = R[:, :linear] @ encode[:linear], R[:, :linear] @ bias[:linear]
+        grid = builder.fraction_bits(squares) + bits
+        left = builder.affine([(R[:, linear:], squares), (fold, builder.input)], constant, fraction_bits=grid)
+        right = builder.affine(
+            [(np.eye(len(R)), left), (-2 * Q.T, builder.input)], 2 * Q.T @ center, fraction_bits=grid
+        )
+        products = builder.product(left, right)
+        builder.affine(
+            [(np.ones((1, len(R))), products), (-2 * center[None, :], builder.input)],
+            np.array([center @ center]),
+            fraction_bits=builder.fraction_bits(products),
+        )
+        columns = len(center)
+        return builder.finish(
+            tolerance=1e-4 * self.score_quantile(values, 0.5),
+            # Each weight of the network is an unknown; generically as many honest scores determine them.
+            honest_extraction_rows=self._network(values["best"]).parameters + columns,
+            squared_norm=1.0,
+        )
+
+    # --- inner ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        return (self.hidden,) if isinstance(self.hidden, int) else tuple(self.hidden)
+
+    @property
+    def _steps(self) -> int:
+        return max(1, round(1 / self.sampling_prob))
+
+    @property
+    def _descent(self) -> network.Descent:
+        return network.Descent(
+            self._steps, self.sampling_prob, self.learning_rate, self.weight_decay, self.weight_limit
+        )
+
+    def _columns(self, theta: Array) -> int:
+        """The number of columns that a network with these hidden layers and so many parameters has."""
+        first, last = self._widths[0], self._widths[-1]
+        inner = network.Shape(self._widths, self.units).parameters
+        return (len(theta) - inner - first) // (first + last + 1)
+
+    def _network(self, theta: Array) -> network.Shape:
+        columns = self._columns(theta)
+        return network.Shape((columns, *self._widths, columns), self.units)
+
+    def _errors(self, theta: Array, Z: Array) -> Array:
+        return network.reconstruction_errors(self._network(theta), theta, Z)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not self._widths or min(self._widths) < 1:
+            raise FixConfigurationError("every hidden layer has at least one unit", value=self.hidden)
+        if self.units not in ("linear_square", "square", "relu"):
+            raise FixConfigurationError("units is linear_square, square or relu", value=self.units)
+        if not (0 < self.sampling_prob <= 1 and self.rounds >= 1 and self.patience >= 1):
+            raise FixConfigurationError(
+                "sampling_prob lies in (0, 1], rounds and patience are at least 1",
+                value=(self.sampling_prob, self.rounds, self.patience),
+            )
+        if not (self.l2_clip_norm > 0 and self.learning_rate > 0 and self.weight_decay >= 0 and self.weight_limit > 0):
+            raise FixConfigurationError(
+                "l2_clip_norm, learning_rate and weight_limit are positive, weight_decay is not negative",
+                value=(self.l2_clip_norm, self.learning_rate, self.weight_limit, self.weight_decay),
+            )

@@ -1,0 +1,214 @@
+"""Autoencoder networks that encryption can carry, and their training, with and without privacy.
+
+A hidden unit is linear, a square or a ReLU; the loss of a record is its squared reconstruction error. Private
+training is DP-SGD (Abadi et al. 2016) with Poisson sampling: Opacus computes and clips per-record gradients, and both
+the samples and the noise are drawn from a `Stream`, never from torch's generator.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from opacus.grad_sample.utils import wrap_model
+from opacus.optimizers import DPOptimizer
+from torch import nn
+
+from securead.data.schema import Array
+from securead.errors import FixConfigurationError
+from securead.privacy.randomness import Stream
+
+Units = Literal["linear_square", "square", "relu"]
+# Measured on 29-12-29, one core, 480 records a step: expanded weights 1.7 ms, hooks 2.1, functorch 4.0.
+_GRAD_SAMPLE_MODE = "ew"
+_DTYPE = torch.float32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A network: layer widths from the input's to the output's, and the kind of hidden units.
+
+    "linear_square": the first half of each hidden layer (rounded up) is linear, the rest squares.
+    """
+
+    widths: tuple[int, ...]
+    units: Units
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights and offsets."""
+        return sum((a + 1) * b for a, b in itertools.pairwise(self.widths))
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How a site trains in one round. `weight_limit` bounds every weight, so that ranges stay small."""
+
+    steps: int
+    sampling_prob: float
+    learning_rate: float
+    weight_decay: float
+    weight_limit: float
+
+
+class _Activation(nn.Module):
+    def __init__(self, units: Units, width: int) -> None:
+        super().__init__()
+        self.units, self.linear = units, (width + 1) // 2
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        if self.units == "relu":
+            return torch.relu(h)
+        if self.units == "square":
+            return h * h
+        return torch.cat([h[:, : self.linear], h[:, self.linear :] ** 2], dim=1)
+
+
+def build(shape: Shape) -> nn.Sequential:
+    """The network, with parameters to be set."""
+    layers: list[nn.Module] = []
+    for at, (a, b) in enumerate(itertools.pairwise(shape.widths)):
+        # Its own initialisation would draw from torch's generator.
+        layers.append(nn.utils.skip_init(nn.Linear, a, b, dtype=_DTYPE))  # type: ignore[no-untyped-call]
+        if at < len(shape.widths) - 2:
+            layers.append(_Activation(shape.units, b))
+    return nn.Sequential(*layers)
+
+
+def initial_parameters(shape: Shape, seed: int) -> Array:
+    """Public initial parameters, flat: Glorot-uniform weights, square units' a little smaller, zero offsets."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for at, (a, b) in enumerate(itertools.pairwise(shape.widths)):
+        bound = np.sqrt(6.0 / (a + b)) * (0.5 if at < len(shape.widths) - 2 and shape.units != "relu" else 1.0)
+        parts += [rng.uniform(-bound, bound, a * b), np.zeros(b)]
+    return np.concatenate(parts)
+
+
+def layers(shape: Shape, theta: Array) -> list[tuple[Array, Array]]:
+    """Weights `(out, in)` and offsets `(out,)` of each layer of flat parameters."""
+    found, at = [], 0
+    for a, b in itertools.pairwise(shape.widths):
+        found.append((theta[at : at + a * b].reshape(b, a), theta[at + a * b : at + (a + 1) * b]))
+        at += (a + 1) * b
+    return found
+
+
+def reconstruction_errors(shape: Shape, theta: Array, Z: Array) -> Array:
+    """Squared reconstruction errors `(n,)` of standardised records, in float64."""
+    h = Z
+    *hidden, (last, offset) = layers(shape, theta)
+    for weight, bias in hidden:
+        h = h @ weight.T + bias
+        linear = (h.shape[1] + 1) // 2
+        if shape.units == "relu":
+            h = np.maximum(h, 0)
+        else:
+            h = h * h if shape.units == "square" else np.hstack([h[:, :linear], h[:, linear:] ** 2])
+    errors: Array = ((Z - h @ last.T - offset) ** 2).sum(axis=1)
+    return errors
+
+
+def train_exactly(shape: Shape, theta: Array, Z: Array, descent: Descent, seed: int) -> Array:
+    """Parameters after `descent.steps` steps of Adam on sampled batches; repeatable under `seed`, not private."""
+    rng = np.random.default_rng(seed)
+    network, optimizer = _prepare(shape, theta, descent)
+    records = torch.from_numpy(np.ascontiguousarray(Z)).to(_DTYPE)
+    for _ in range(descent.steps):
+        batch = records[rng.random(len(Z)) < descent.sampling_prob]
+        if len(batch):
+            optimizer.zero_grad()
+            _losses(network, batch).mean().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            _bound(network, descent.weight_limit)
+    return _flat(network)
+
+
+def train_privately(
+    shape: Shape,
+    theta: Array,
+    Z: Array,
+    descent: Descent,
+    *,
+    noise_multiplier: float,
+    l2_clip_norm: float,
+    expected_records: float,
+    stream: Stream,
+) -> Array:
+    """Parameters after `descent.steps` steps of DP-SGD.
+
+    Guarantee: the sequence of noised gradients, hence the result, is `steps` compositions of the Poisson-sampled
+    Gaussian mechanism with `sampling_prob` and `noise_multiplier` (add or remove one). `expected_records` is a public
+    or noised number of records: the true one must not scale a gradient.
+    """
+    network, optimizer = _prepare(shape, theta, descent)
+    wrapped = wrap_model(network, grad_sample_mode=_GRAD_SAMPLE_MODE, loss_reduction="sum")
+    private = _SystemNoiseOptimizer(
+        optimizer,
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=l2_clip_norm,
+        expected_batch_size=None,
+        loss_reduction="sum",
+        stream=stream,
+        scale=1.0 / max(descent.sampling_prob * expected_records, 1.0),
+    )
+    records = torch.from_numpy(np.ascontiguousarray(Z)).to(_DTYPE)
+    for _ in range(descent.steps):
+        batch = records[torch.from_numpy(stream.bernoulli(len(Z), descent.sampling_prob))]
+        private.zero_grad()
+        if len(batch):
+            _losses(wrapped, batch).sum().backward()  # type: ignore[no-untyped-call]
+        else:
+            # An empty batch takes its step, too: skipping it would tell that it was empty.
+            for parameter in private.params:
+                parameter.grad_sample = torch.zeros((0, *parameter.shape), dtype=parameter.dtype)
+        private.step()
+        _bound(network, descent.weight_limit)
+    return _flat(network)
+
+
+class _SystemNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
+    """Opacus's optimiser with noise from a `Stream` and a public gradient scale."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, stream: Stream, scale: float, **options: object) -> None:
+        super().__init__(optimizer, **options)
+        self._stream, self._scale = stream, scale
+
+    def add_noise(self) -> None:
+        """The clipped sums plus Gaussian noise of the clip norm times the noise multiplier, scaled."""
+        deviation = self.noise_multiplier * self.max_grad_norm
+        for parameter in self.params:
+            noise = torch.from_numpy(self._stream.normal(tuple(parameter.shape), deviation)).to(parameter.dtype)
+            parameter.grad = (parameter.summed_grad.view_as(parameter) + noise) * self._scale
+
+
+def _prepare(shape: Shape, theta: Array, descent: Descent) -> tuple[nn.Sequential, torch.optim.Optimizer]:
+    network = build(shape)
+    with torch.no_grad():
+        for parameter, values in zip(network.parameters(), itertools.chain(*layers(shape, theta)), strict=True):
+            parameter.copy_(torch.from_numpy(np.array(values)))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=descent.learning_rate, weight_decay=descent.weight_decay)
+    return network, optimizer
+
+
+def _losses(network: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
+    return ((batch - network(batch)) ** 2).sum(dim=1)
+
+
+def _bound(network: nn.Module, limit: float) -> None:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.clamp_(-limit, limit)
+
+
+def _flat(network: nn.Module) -> Array:
+    theta = torch.cat([parameter.detach().reshape(-1) for parameter in network.parameters()]).double().numpy()
+    if not np.isfinite(theta).all():
+        raise FixConfigurationError(
+            "training diverged: a weight is not finite", remedy="Use a smaller learning_rate or weight_limit."
+        )
+    return np.array(theta)
