@@ -19,7 +19,7 @@ export SECUREAD_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check format bench clean
+.PHONY: help setup demo test test-long check format bench models clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -59,6 +59,9 @@ format: setup  ## rewrite the code as `make check` wants it
 
 bench: setup  ## measure encrypted scoring beside its peer; results in bench-output/
 	$(BIN)/python benchmarks/ckks_batch.py --out bench-output/ckks_batch.json $(BENCH_ARGS)
+
+models: setup  ## train every recipe of the zoo into bundles/ (payments need SECUREAD_DATA)
+	$(BIN)/python -m securead.bench.zoo --out bundles
 
 clean:  ## remove what the other targets wrote, except .venv
 	rm -rf build dist demo-output bench-output .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -17,6 +17,7 @@ _HOMES = {
     "partition": "securead.data.partition",
     "hold_out": "securead.data.partition",
     "PrivacyPlan": "securead.privacy.plan",
+    "AutoEncoder": "securead.models.autoencoder",
     "SubspaceDetector": "securead.models.subspace",
     "Bundle": "securead.models.bundle",
     "make_bundle": "securead.models.bundle",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from securead.data.schema import Schema as Schema
     from securead.federated.embedded import Site as Site
     from securead.federated.embedded import train as train
+    from securead.models.autoencoder import AutoEncoder as AutoEncoder
     from securead.models.bundle import Bundle as Bundle
     from securead.models.bundle import load as load_bundle  # noqa: F401
     from securead.models.bundle import make as make_bundle  # noqa: F401

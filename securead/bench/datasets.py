@@ -1,4 +1,4 @@
-"""The demonstration's data: the user's file, the real payments data where it is, else scikit-learn's bundled set."""
+"""The demonstration's data: the user's file, the real payments data where it is, else generated payments."""
 
 from __future__ import annotations
 
@@ -6,28 +6,34 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from securead.data.generators.payments import generate_payments
 from securead.data.readers import Table, read_table
+from securead.data.schema import Array, Schema
 from securead.errors import FixInputError
 
 PAYMENTS_FILE = "creditcard_rounded.npz"
-# The bundled set is 37 % malignant; an anomaly detector expects anomalies to be rare.
-_BUNDLED_ANOMALIES = 20
+_GENERATED_ROWS = 60_000
 
 
 @dataclass(frozen=True, eq=False)
 class DemoData:
-    """A table, what to call it, why it was chosen, and the zoo recipe that declares its schema (if one does)."""
+    """A table, what to call it, why it was chosen, and what is declared about it, if anything is.
+
+    `recipe`: the zoo's recipes `<recipe>_<detector>` declare its schema; else `schema` may. `owner` `(n,)` gives the
+    position in `sites` of each record's owner, where records have owners by nature.
+    """
 
     table: Table
     name: str
     why: str
     recipe: str | None = None
+    schema: Schema | None = None
+    sites: tuple[str, ...] = ("bank-a", "bank-b", "bank-c")
+    owner: Array | None = None
 
 
 def demo_data(path: Path | None, label: str | None) -> DemoData:
-    """`path` if given, else `$SECUREAD_DATA/creditcard_rounded.npz` if present, else scikit-learn's bundled set."""
+    """`path` if given, else `$SECUREAD_DATA/creditcard_rounded.npz` if present, else generated payments."""
     if path is not None:
         table = read_table(path, label=label)
         if len(table.X) < 60:
@@ -40,22 +46,18 @@ def demo_data(path: Path | None, label: str | None) -> DemoData:
             table,
             "creditcard",
             f"{PAYMENTS_FILE} from SECUREAD_DATA: European card payments, September 2013 (ULB)",
-            "payments_subspace",
+            "payments",
         )
-    return _breast_cancer("SECUREAD_DATA names no folder with " + PAYMENTS_FILE)
+    return _generated("SECUREAD_DATA names no folder with " + PAYMENTS_FILE)
 
 
-def _breast_cancer(because: str) -> DemoData:
-    from sklearn.datasets import load_breast_cancer
-
-    bunch = load_breast_cancer()
-    y = (bunch.target == 0).astype(np.int8)
-    rare = np.random.default_rng(0).choice(np.flatnonzero(y), _BUNDLED_ANOMALIES, replace=False)
-    kept = np.sort(np.concatenate([np.flatnonzero(y == 0), rare]))
-    columns = tuple(name.replace(" ", "_") for name in bunch.feature_names)
-    table = Table(bunch.data[kept], columns, y[kept], source="scikit-learn")
+def _generated(because: str) -> DemoData:
+    made = generate_payments(rows=_GENERATED_ROWS, seed=0)
     return DemoData(
-        table,
-        "breast-cancer",
-        f"scikit-learn's bundled breast-cancer set, all benign and {_BUNDLED_ANOMALIES} malignant cases ({because})",
+        made.table,
+        "generated-payments",
+        f"generated card payments with typed frauds, no real ones ({because})",
+        schema=made.schema,
+        sites=made.sites,
+        owner=made.site,
     )

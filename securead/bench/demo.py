@@ -17,16 +17,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from sklearn.base import clone
 
 from securead import __version__, codec, files
 from securead.bench.datasets import DemoData
 from securead.bench.processes import run_command
 from securead.bench.report import write_report
-from securead.bench.results import DetectorResult, DetectorRun, Phase, Run
+from securead.bench.results import NO_DATA, NORM, UNTRAINED, Control, DetectorResult, DetectorRun, Phase, Run
 from securead.data.partition import hold_out
-from securead.data.schema import Array
+from securead.data.schema import Array, Column, Schema
+from securead.errors import FixInputError
+from securead.federated.embedded import Site, train
 from securead.federated.recipe import Recipe, SiteSection, gather, load_recipe, train_recipe, zoo_recipe
 from securead.models import bundle
+from securead.models.autoencoder import AutoEncoder
 from securead.models.estimator import AnomalyDetector
 from securead.privacy.plan import PrivacyPlan
 from securead.protocols import registry
@@ -35,9 +39,13 @@ HELD_OUT = 0.3
 _SEED = 0
 # From so many training records on, scale and threshold can be estimated privately at epsilon 1.
 _ENOUGH_RECORDS = 30_000
-# What each bank allows in total: two detectors at epsilon 1 compose to about 1.45.
-_EPSILON_LIMIT = 2.0
+# What each bank allows in total: detectors at epsilon 1, 1 and 3 compose to about 3.5.
+_EPSILON_LIMIT = 4.0
+# What is trained, in this order, and the roles in which it is then scored.
+_ROLES = {"subspace-mahalanobis": ("same", "split"), "subspace-pca-residual": ("same",), "autoencoder": ("same",)}
+_CONTROL_RECORDS = 20_000
 _ENGINE = "ckks"
+_SUBMITTER, _RECORDS = "submitter", "records.npz"
 
 Say = Callable[[str], None]
 
@@ -61,6 +69,7 @@ class Trained:
     name: str
     path: Path
     seconds: float
+    roles: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,26 +87,28 @@ def run_demo(data: DemoData, out: Path, *, start_service: StartService, say: Say
     `say` is told each step as it begins. `out`/work of an earlier run is replaced.
     """
     work = out / "work"
-    shutil.rmtree(work, ignore_errors=True)
+    _clear(work)
     train_rows, held_rows = hold_out(len(data.table.X), data.table.y, HELD_OUT, seed=_SEED)
-    held = _write_held_out(data, held_rows, work / "submitter")
+    held = _write_held_out(data, held_rows, work / _SUBMITTER)
     ledgers = (work / "banks").resolve()
-    recipes = [recipe_for(data, method, len(train_rows), ledgers) for method in ("mahalanobis", "pca_residual")]
     trained: list[Trained] = []
     sites: tuple[tuple[str, int], ...] = ()
-    for recipe in recipes:
+    for kind in _ROLES:
+        recipe = recipe_for(data, kind, len(train_rows), ledgers)
         say(f"training {recipe.name} privately among {len(recipe.sites)} banks")
         start = time.perf_counter()
-        gathered = gather(recipe, Path(), X=data.table.X[train_rows], columns=data.table.columns)
+        owner = None if data.owner is None else data.owner[train_rows]
+        gathered = gather(recipe, Path(), X=data.table.X[train_rows], columns=data.table.columns, owner=owner)
         sites = tuple((site.name, len(site.X)) for site in gathered.sites)
         detector = train_recipe(recipe, gathered)
         path = bundle.make(detector, recipe.name).save(work / "model-owner" / recipe.name)
-        trained.append(Trained(detector, recipe.name, path, time.perf_counter() - start))
+        trained.append(Trained(detector, recipe.name, path, time.perf_counter() - start, _ROLES[kind]))
     say("starting the scoring service, a process of its own")
     with start_service([model.path for model in trained]) as running:
         runs = [
             _score(model, role, held, running.url, work / f"{model.name}-{role}", say)
-            for model, role in ((trained[0], "same"), (trained[0], "split"), (trained[1], "same"))
+            for model in trained
+            for role in model.roles
         ]
     run = Run(
         dataset=data.name,
@@ -115,30 +126,32 @@ def run_demo(data: DemoData, out: Path, *, start_service: StartService, say: Say
     return run
 
 
-def recipe_for(data: DemoData, method: str, records: int, ledgers: Path) -> Recipe:
+def recipe_for(data: DemoData, kind: str, records: int, ledgers: Path) -> Recipe:
     """The zoo's recipe where the data set has one, else observed bounds; private preprocessing where n suffices.
 
-    Each bank keeps a ledger, because both detectors are trained on the same records.
+    Each bank keeps a ledger, because all detectors are trained on the same records.
     """
+    detector, _, method = kind.partition("-")
     if data.recipe is not None:
-        recipe = load_recipe(zoo_recipe(data.recipe))
+        recipe = load_recipe(zoo_recipe(f"{data.recipe}_{detector}"))
     else:
-        mode = {"scaling": "private", "threshold": "private"} if records >= _ENOUGH_RECORDS else {}
+        private = {} if records < _ENOUGH_RECORDS else {"threshold": "private"}
+        if private and data.schema is None:
+            private["scaling"] = "private"
         recipe = Recipe(
-            name="subspace",
-            sites=(
-                SiteSection("bank-a", share=6.0),
-                SiteSection("bank-b", share=3.0),
-                SiteSection("bank-c", share=1.0),
+            name=detector,
+            sites=tuple(
+                SiteSection(name, share=share) for name, share in zip(data.sites, (6.0, 3.0, 1.0), strict=True)
             ),
-            detector="subspace",
-            parameters={"contamination": 0.01, **mode},
-            privacy=PrivacyPlan(epsilon=1.0, delta=min(1e-6, 0.1 / records)),
+            detector=detector,
+            parameters={"contamination": 0.01, **private},
+            privacy=PrivacyPlan(epsilon=3.0 if detector == "autoencoder" else 1.0, delta=min(1e-6, 0.1 / records)),
+            schema=data.schema,
         )
     return dataclasses.replace(
         recipe,
-        name=f"subspace-{method}".replace("_", "-"),
-        parameters={**recipe.parameters, "method": method},
+        name=kind,
+        parameters={**recipe.parameters, **({"method": method.replace("-", "_")} if method else {})},
         sites=tuple(
             dataclasses.replace(site, ledger=str(ledgers / site.name / "ledger.json"), limit=_EPSILON_LIMIT)
             for site in recipe.sites
@@ -146,10 +159,20 @@ def recipe_for(data: DemoData, method: str, records: int, ledgers: Path) -> Reci
     )
 
 
+def _clear(work: Path) -> None:
+    """Remove what an earlier run left; a folder of that name that no demonstration made is somebody's own."""
+    if work.exists() and not (work / _SUBMITTER / _RECORDS).is_file() and (not work.is_dir() or any(work.iterdir())):
+        raise FixInputError(
+            f"{work} is not from an earlier demonstration, and this one would replace it",
+            remedy="Choose another --out.",
+        )
+    shutil.rmtree(work, ignore_errors=True)
+
+
 def _write_held_out(data: DemoData, rows: Array, folder: Path) -> HeldOut:
     """The held-out records as a file without labels: what a bank would want scored."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "records.npz"
+    path = folder / _RECORDS
     np.savez_compressed(path, X=data.table.X[rows], columns=np.array(data.table.columns))
     return HeldOut(data.table.X[rows], None if data.table.y is None else data.table.y[rows], path)
 
@@ -212,7 +235,7 @@ def _compare(model: Trained, role: str, held: HeldOut, encrypted: Array, costs: 
     public = stored.public
     integer = stored.program.score(held.X)
     exact = model.detector.anomaly_score(held.X)
-    norm = (public.program.encoder.standardise(held.X) ** 2).sum(axis=1)
+    controls = _controls(model.detector, held)
     plan = registry.plan_module(_ENGINE).make_plan(public.program, "split" if role == "split" else "same")
     auroc_float, ap_float = _areas(held.y, exact)
     auroc_encrypted, ap_encrypted = _areas(held.y, encrypted)
@@ -226,7 +249,8 @@ def _compare(model: Trained, role: str, held: HeldOut, encrypted: Array, costs: 
         auroc_encrypted=auroc_encrypted,
         ap_float=ap_float,
         ap_encrypted=ap_encrypted,
-        auroc_norm_baseline=_areas(held.y, norm)[0],
+        auroc_norm_baseline=controls[0].auroc,
+        auroc_untrained=next((control.auroc for control in controls if control.name == UNTRAINED), None),
         rows_scored=len(encrypted),
         server_seconds=costs.server,
         client_encrypt_seconds=costs.encrypt,
@@ -246,13 +270,31 @@ def _compare(model: Trained, role: str, held: HeldOut, encrypted: Array, costs: 
         float_scores=exact,
         integer_scores=integer,
         encrypted_scores=encrypted,
-        norm_scores=norm,
+        controls=controls,
+        training=model.detector.training_,
         threshold=public.threshold.value,
         threshold_origin=public.threshold.origin,
         privacy=public.privacy.in_words(),
         phases=(Phase("train", "three banks", model.seconds), *costs.phases),
         parameters=plan.describe(),
     )
+
+
+def _controls(detector: AnomalyDetector, held: HeldOut) -> tuple[Control, ...]:
+    """What the detector has to beat: the norm, an untrained network, and the same detector trained on noise."""
+    encoder = detector.encoder_
+    found = {NORM: (encoder.standardise(held.X) ** 2).sum(axis=1)}
+    if isinstance(detector, AutoEncoder):
+        found[UNTRAINED] = detector.untrained_score(held.X)
+    noise = np.random.default_rng(_SEED).normal(size=(_CONTROL_RECORDS, encoder.width))
+    # Noise on the detector's own scale, which needs no transform, and held-out records on the same scale.
+    scale = Schema(
+        tuple(Column(f"z{i}", -encoder.limit, encoder.limit, "identity", 0.0, 1.0) for i in range(encoder.width))
+    )
+    blind = clone(detector).set_params(scaling="schema", threshold="model")
+    train(blind, [Site("noise", noise)], scale, privacy=None)
+    found[NO_DATA] = blind.anomaly_score(encoder.standardise(held.X))
+    return tuple(Control(name, scores, *_areas(held.y, scores)) for name, scores in found.items())
 
 
 def _areas(y: Array | None, scores: Array) -> tuple[float | None, float | None]:

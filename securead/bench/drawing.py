@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from securead.bench.intervals import Band
 from securead.bench.wording import counted, number
 from securead.data.schema import Array
 from securead.errors import InstallExtraError
@@ -26,8 +28,11 @@ Child = ET.Element | str
 Point = tuple[Array, Array]
 
 # A colour that stands for a CSS variable until the picture is part of a page.
-_VARIABLES = ("ink", "grid", "float", "encrypted", "baseline", "normal", "anomaly")
+HUES = tuple(f"hue-{serial}" for serial in range(1, 7))
+_VARIABLES = ("ink", "grid", "float", "encrypted", "normal", "anomaly", *HUES)
 COLOURS = {name: f"#0a00{index:02x}" for index, name in enumerate(_VARIABLES, start=1)}
+# Styles that a key in CSS can show too.
+_STROKES = {"solid": "-", "dashed": (0, (4, 2)), "dotted": (0, (1.2, 1.6))}
 _CURVE_POINTS = 300
 _SITES_DRAWN = 3
 # Divisible by 3, see `histogram`.
@@ -35,8 +40,13 @@ _BINS = 48
 _FEW_ROWS = 500
 # Up to this ratio of the largest score to the median a linear axis shows both.
 _SKEWED = 15.0
+# As many names of stages stand side by side under an axis; of more, every second or third is shown.
+_STAGES_NAMED = 16
 # Neither XML nor HTML may hold these, and a column's name can.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+# A hundredth of a point is finer than any screen.
+_LONG = re.compile(r"(\d+\.\d\d)\d+")
 
 
 def element(tag: str, *children: Child, **attributes: str) -> ET.Element:
@@ -60,13 +70,14 @@ def printable(text: str) -> str:
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve with the CSS variable that colours it and how it is stroked."""
+    """A curve with the CSS variable that colours it and how it is stroked: `style` and `marker` are matplotlib's."""
 
     points: Point
     colour: str
-    style: str = "-"
+    style: str = "solid"
     width: float = 1.6
     steps: bool = False
+    marker: str = ""
 
 
 class Pictures:
@@ -119,20 +130,66 @@ class Pictures:
         return self._picture(draw, title, text)
 
     def curves(
-        self, curves: Sequence[Curve], level: Point, axes_names: tuple[str, str], title: str, text: str
+        self, curves: Sequence[Curve], level: Point, band: Band | None, names: tuple[str, str], title: str, text: str
     ) -> ET.Element:
-        """Curves in the unit square over the line `level` of a guess."""
+        """Curves in the unit square over the line `level` of a guess and an interval around the encrypted one."""
 
         def draw(axes: Any) -> None:
+            if band is not None:
+                axes.fill_between(band.at, band.low, band.high, color=COLOURS["encrypted"], alpha=0.2, linewidth=0)
             axes.plot(*level, color=COLOURS["grid"], linewidth=1.2, linestyle=(0, (2, 2)))
-            for curve in curves:
-                x, y = thinned(*curve.points)
-                stepped = "steps-post" if curve.steps else "default"
-                axes.plot(x, y, curve.style, color=COLOURS[curve.colour], lw=curve.width, drawstyle=stepped)
+            _plot(axes, curves)
             axes.set_xlim(-0.015, 1.015)
             axes.set_ylim(-0.015, 1.03)
-            axes.set_xlabel(axes_names[0])
-            axes.set_ylabel(axes_names[1])
+            axes.set_xlabel(names[0])
+            axes.set_ylabel(names[1])
+
+        return self._picture(draw, title, text)
+
+    def by_round(self, curves: Sequence[Curve], name: str, title: str, text: str) -> ET.Element:
+        """Curves over the rounds of training, from zero where that does not flatten them."""
+
+        def draw(axes: Any) -> None:
+            from matplotlib.ticker import MaxNLocator
+
+            _plot(axes, curves)
+            axes.margins(x=0.06, y=0.12)
+            low = min(float(curve.points[1].min()) for curve in curves)
+            high = max(float(curve.points[1].max()) for curve in curves)
+            if 0 <= low < 0.7 * high:
+                axes.set_ylim(0, 1.12 * high)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+            axes.set_xlabel("round")
+            axes.set_ylabel(name)
+
+        return self._picture(draw, title, text)
+
+    def by_stage(
+        self, curves: Sequence[Curve], stages: Sequence[str], promised: float | None, name: str, title: str, text: str
+    ) -> ET.Element:
+        """Staircases with a step for each stage, from zero, below a line at what was promised."""
+
+        def draw(axes: Any) -> None:
+            _plot(axes, curves)
+            if promised is not None:
+                axes.axhline(promised, color=COLOURS["ink"], linewidth=1.2, linestyle=(0, (4, 2)))
+                axes.annotate(
+                    f"guarantee: {number(promised)}",
+                    (0, promised),
+                    xytext=(5, 4),
+                    textcoords="offset points",
+                    color=COLOURS["ink"],
+                    fontsize=10,
+                )
+            each = -(-len(stages) // _STAGES_NAMED)
+            axes.set_xticks([place + 0.5 for place in range(0, len(stages), each)])
+            many = len(stages) > 3
+            turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if many else {}
+            axes.set_xticklabels([printable(name) for name in stages[::each]], fontsize=10, parse_math=False, **turned)
+            axes.set_xlim(0, len(stages))
+            top = max(float(curve.points[1].max()) for curve in curves)
+            axes.set_ylim(0, 1.15 * max(top, promised or 0.0) or 1.0)
+            axes.set_ylabel(name)
 
         return self._picture(draw, title, text)
 
@@ -150,12 +207,29 @@ class Pictures:
             axes.xaxis.set_major_formatter(lambda value, _position: number(value))
             axes.yaxis.set_major_formatter(lambda value, _position: number(value))
             draw(axes)
-            # A logarithmic scale brings its own formatter, whose mathematical text an SVG shows badly.
-            axes.xaxis.set_major_formatter(lambda value, _position: number(value))
+            if axes.get_xscale() == "log":
+                # A logarithmic scale brings its own formatter, whose mathematical text an SVG shows badly.
+                axes.xaxis.set_major_formatter(lambda value, _position: number(value))
             canvas = io.StringIO()
             nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            figure.savefig(canvas, format="svg", transparent=True, metadata=nothing)
+            with warnings.catch_warnings():
+                # The reader's browser has its own fonts; a sign that matplotlib's lack is only measured wrongly.
+                warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+                figure.savefig(canvas, format="svg", transparent=True, metadata=nothing)
         return _adopted(canvas.getvalue(), f"picture-{next(self._serial)}", title, text)
+
+
+def _plot(axes: Any, curves: Sequence[Curve]) -> None:
+    for curve in curves:
+        axes.plot(
+            *thinned(*curve.points),
+            linestyle=_STROKES[curve.style],
+            color=COLOURS[curve.colour],
+            linewidth=curve.width,
+            marker=curve.marker,
+            markersize=6,
+            drawstyle="steps-post" if curve.steps else "default",
+        )
 
 
 @contextmanager
@@ -192,6 +266,7 @@ def _adopted(svg: str, prefix: str, title: str, text: str) -> ET.Element:
             plain = name.rpartition("}")[2]
             if plain == "id" and value not in referenced:
                 continue
+            value = _LONG.sub(r"\1", value) if plain == "d" else value
             node.set(plain, _themed(f"{prefix}-{value}" if plain == "id" else value, prefix))
         node.text = node.text if node.tag == "text" else None
         node.tail = None

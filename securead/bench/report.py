@@ -7,18 +7,19 @@ is escaped (the page is a tree until it is written); it stays small whatever the
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from securead import files
-from securead.bench import wording
-from securead.bench.drawing import Child, Curve, Pictures, element, roles_picture, stylesheet
-from securead.bench.results import DetectorRun, Phase, Run
-from securead.bench.wording import NORM, area, counted, number, percent, row_time, seconds, size
+from securead.bench import exhibits, wording
+from securead.bench.drawing import Child, Pictures, element, roles_picture, stylesheet
+from securead.bench.exhibits import Group, figure, table
+from securead.bench.intervals import Certainty, auroc, average_precision, certainty
+from securead.bench.results import DetectorRun, Run
+from securead.bench.wording import NORM, UNTRAINED, Verdict, area, counted, number, percent, row_time, seconds, size
 from securead.data.schema import Array
 from securead.errors import FixInputError
 
@@ -37,21 +38,7 @@ def write_report(run: Run, path: Path) -> None:
     files.write_atomic(path, page.encode())
 
 
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """Runs of one fitted detector: what it finds is drawn once, what it costs stands side by side."""
-
-    title: str
-    anchor: str
-    runs: tuple[DetectorRun, ...]
-
-    @property
-    def main(self) -> DetectorRun:
-        """The run with most rows: the one that is drawn."""
-        return max(self.runs, key=lambda run: len(run.float_scores))
-
-
-def _groups(run: Run) -> tuple[_Group, ...]:
+def _groups(run: Run) -> tuple[Group, ...]:
     found: list[list[DetectorRun]] = []
     for one in run.detectors:
         _check(one)
@@ -66,14 +53,17 @@ def _groups(run: Run) -> tuple[_Group, ...]:
         for index, name in enumerate(names)
     )
     return tuple(
-        _Group(title, f"detector-{serial}", tuple(runs))
+        Group(title, f"detector-{serial}", tuple(runs))
         for serial, title, runs in zip(count(1), titles, found, strict=False)
     )
 
 
 def _check(run: DetectorRun) -> None:
-    for name in ("float_scores", "integer_scores", "encrypted_scores", "norm_scores"):
-        scores: Array = getattr(run, name)
+    drawn: dict[str, Array] = {
+        name: getattr(run, name) for name in ("float_scores", "integer_scores", "encrypted_scores")
+    }
+    drawn |= {f"the control {control.name!r}": control.scores for control in run.controls}
+    for name, scores in drawn.items():
         if len(scores) == 0 or len(scores) != len(run.float_scores) or not np.isfinite(scores).all():
             raise FixInputError(
                 f"{run.result.name}: {name} cannot be drawn", value=scores, remedy="Give one finite number a row."
@@ -106,7 +96,7 @@ def _page(run: Run) -> ET.Element:
     return element("html", head, element("body", element("main", *parts), footer), lang="en")
 
 
-def _header(run: Run, groups: Sequence[_Group]) -> ET.Element:
+def _header(run: Run, groups: Sequence[Group]) -> ET.Element:
     records = sum(rows for _, rows in run.sites)
     held = counted(run.rows_held_out, "held-out record")
     if run.anomalies_held_out is not None:
@@ -137,14 +127,14 @@ def _header(run: Run, groups: Sequence[_Group]) -> ET.Element:
         parts.append(element("p", "In figures, for ", element("b", groups[0].title), ":", class_="cards-of"))
     parts.append(_cards(groups[0]))
     if len(groups) > 1:
-        parts.append(_overview(groups))
+        parts.append(exhibits.overview(groups))
     parts.append(element("nav", *(element("a", text, href=f"#{at}") for at, text in links), aria_label="On this page"))
     return element("header", *parts)
 
 
-def _cards(group: _Group) -> ET.Element:
+def _cards(group: Group) -> ET.Element:
     main, result = group.main, group.main.result
-    others = [(label, run.result) for label, run in _by_label(group) if run is not main]
+    others = [(label, run.result) for label, run in group.labelled if run is not main]
     if result.epsilon is None:
         privacy = _card("Privacy in training", "none", "", "Training records are not protected.", alarm=True)
     else:
@@ -154,7 +144,8 @@ def _cards(group: _Group) -> ET.Element:
         said = "At most, relative to the score in the clear. No labels, so no AUROC."
         quality = _card("Error of encryption", number(result.max_rel_error, 1), "", said)
     else:
-        said = f"{area(result.auroc_float)} in the clear, {area(result.auroc_norm_baseline)} by the baseline {NORM}."
+        said = f"{area(result.auroc_float)} in the clear, {area(result.auroc_norm_baseline)} by the baseline {NORM}"
+        said += "." if result.auroc_untrained is None else f", {area(result.auroc_untrained)} by {UNTRAINED}."
         quality = _card("AUROC, encrypted", area(result.auroc_encrypted), "", said)
     time = f"{seconds(result.server_seconds)} for {counted(result.rows_scored, 'row')}"
     time += "".join(f"; {label}: {row_time(other)}" for label, other in others)
@@ -176,188 +167,110 @@ def _card(name: str, value: str, unit: str, more: str, *, alarm: bool = False) -
     return element("div", element("dt", name), shown, element("dd", more, class_="more"), class_=kind)
 
 
-def _by_label(group: _Group) -> list[tuple[str, DetectorRun]]:
-    return list(zip(wording.run_labels(group.runs), group.runs, strict=True))
-
-
-def _overview(groups: Sequence[_Group]) -> ET.Element:
-    heads = ("ε", "AUROC clear", "AUROC encrypted", f"AUROC {NORM}", "Server a row", "Upload a row")
-    rows = []
-    for title, run in ((group.title, run) for group in groups for run in group.runs):
-        result = run.result
-        cells = ["none" if result.epsilon is None else number(result.epsilon)]
-        cells += [area(value) for value in (result.auroc_float, result.auroc_encrypted, result.auroc_norm_baseline)]
-        cells += [row_time(result), size(result.upload_bytes_per_row)]
-        name = element("th", title, element("small", f"{result.engine}, role {result.role}"), scope="row")
-        rows.append(element("tr", name, *(element("td", cell, class_="number") for cell in cells)))
-    columns = [element("th", "Detector", scope="col")]
-    columns += [element("th", head, scope="col", class_="number") for head in heads]
-    return _table("All runs", element("thead", element("tr", *columns)), element("tbody", *rows), kind="all-runs")
-
-
-def _table(title: str, *parts: ET.Element, kind: str) -> ET.Element:
-    """A table in a box that scrolls sideways where the screen is narrow, with the keyboard too."""
-    table = element("table", element("caption", title), *parts, class_=kind)
-    return element("div", table, class_="table", role="region", aria_label=title, tabindex="0")
-
-
-def _detector(group: _Group, pictures: Pictures, *, cards: bool) -> ET.Element:
+def _detector(group: Group, pictures: Pictures, *, cards: bool) -> ET.Element:
     run = group.main
     ran = "; ".join(f"{one.result.engine}, role {one.result.role}" for one in group.runs)
     rows = counted(len(run.float_scores), "record")
+    said = wording.verdicts(run)
+    known = certainty(run.y, run.encrypted_scores) if said and run.y is not None else None
+    shown, learnt = list(exhibits.found(run, known, pictures)), list(exhibits.trained(run, pictures))
+    chapters: list[tuple[str, str, list[ET.Element]]] = [
+        (
+            "privacy",
+            "What training gives away",
+            [element("ul", *(element("li", sentence) for sentence in run.privacy), class_="privacy")],
+        )
+    ]
+    if learnt:
+        about = element("div", *_training_words(run), class_="aside")
+        chapters.append(
+            ("training", "How it was trained", [element("div", about, *learnt, class_="pictures training")])
+        )
+    finds = [element("p", wording.threshold_words(run))]
+    if said:
+        finds.append(element("p", *_certain(run, known)))
+    finds.append(element("div", *shown, class_="pictures" if len(shown) > 1 else "pictures lone"))
+    chapters.append(("finds", "What it finds", finds))
+    if said and run.y is not None:
+        beaten = [
+            exhibits.controls(run, run.y, said, known),
+            element("p", wording.caution(run.y), class_="quiet under"),
+        ]
+        chapters.append(("controls", "Is training worth it?", beaten))
+    chapters += [
+        ("encryption", "Does encryption change the answers?", _errors(group)),
+        ("cost", "What it costs", [exhibits.costs(group)]),
+        ("parameters", "Parameters", [exhibits.parameters(group)]),
+    ]
+    links = [element("a", title, href=f"#{group.anchor}-{name}") for name, title, _ in chapters]
     parts = [
         element("h2", group.title, id=f"{group.anchor}-title"),
         element("p", f"{rows} scored under encryption ({ran}).", class_="quiet"),
+        element("nav", *links, aria_label=f"On {group.title}", class_="chapters"),
+        *([_cards(group)] if cards else []),
+        *(_verdict(said) if said else [element("p", wording.NO_LABELS, class_="verdict even")]),
     ]
-    if cards:
-        parts.append(_cards(group))
-    if run.y is not None and wording.has_both_classes(run):
-        said = wording.verdict(run.y, run.float_scores, run.norm_scores)
-        sentences = element("p", element("strong", said.sentence), f" {said.numbers}"), element("p", said.more)
-        parts.append(element("div", *sentences, class_=f"verdict {said.kind}"))
-    shown = list(_pictures(run, pictures))
-    parts += [
-        element("h3", "What training gives away"),
-        element("ul", *(element("li", sentence) for sentence in run.privacy), class_="privacy"),
-        element("h3", "What it finds"),
-        element("p", wording.threshold_words(run)),
-        element("div", *shown, class_="pictures" if len(shown) > 1 else "pictures lone"),
-        element("h3", "Does encryption change the answers?"),
-    ]
+    for name, title, content in chapters:
+        parts += [element("h3", title, id=f"{group.anchor}-{name}"), *content]
+    return element("section", *parts, id=group.anchor, aria_labelledby=f"{group.anchor}-title")
+
+
+def _verdict(said: Sequence[Verdict]) -> list[ET.Element]:
+    """A box for each way that comparisons ended, worst first; a control that is not beaten has its own paragraph."""
+    boxes = []
+    for kind in ("loses", "even", "wins"):
+        ended = [one for one in said if one.kind == kind]
+        paragraphs: list[ET.Element] = []
+        for one in ended:
+            paragraphs += [
+                element("p", element("strong", one.sentence), f" {one.numbers}"),
+                element("p", one.more, class_="more"),
+            ]
+        if ended:
+            boxes.append(element("div", *paragraphs, class_=f"verdict {kind}"))
+    return boxes
+
+
+def _certain(run: DetectorRun, known: Certainty | None) -> list[Child]:
+    """The areas under the encrypted run's curves with their intervals, and where these come from."""
+    if run.y is None:
+        return []
+    y, scores = run.y, run.encrypted_scores
+    words = wording.interval_words("AUROC", auroc(y, scores), None if known is None else known.auroc)
+    if known is None:
+        return [words]
+    words += " " + wording.interval_words("Average precision", average_precision(y, scores), known.average_precision)
+    return [f"{words} ", element("span", wording.BOOTSTRAP, class_="quiet")]
+
+
+def _training_words(run: DetectorRun) -> list[ET.Element]:
+    private = run.result.epsilon is not None
+    words = [wording.busy_words(run.training)]
+    if any(step.loss is not None for step in run.training):
+        words.append(wording.loss_words(private=private))
+    if any(step.epsilon is not None for step in run.training):
+        words.append(wording.spent_words(run.result.delta))
+    return [element("p", text) for text in words]
+
+
+def _errors(group: Group) -> list[ET.Element]:
+    """How far encrypted scores are from others, once for all runs of which the same can be said."""
     said_of: dict[str, list[str]] = {}
-    for label, one in _by_label(group):
+    for label, one in group.labelled:
         said_of.setdefault(wording.error_words(one), []).append(label)
+    parts = []
     for words, labels in said_of.items():
         who = ", ".join(labels)
         prefix = [element("b", f"{who[:1].upper()}{who[1:]}: ")] if len(said_of) > 1 else []
         parts.append(element("p", *prefix, words))
-    parts += [element("h3", "What it costs"), _costs(group), element("h3", "Parameters"), _parameters(group)]
-    return element("section", *parts, id=group.anchor, aria_labelledby=f"{group.anchor}-title")
-
-
-def _pictures(run: DetectorRun, pictures: Pictures) -> Iterator[ET.Element]:
-    scores = run.encrypted_scores
-    about = "What the key holder decrypts; higher is more anomalous."
-    if run.y is None or not wording.has_both_classes(run):
-        text = f"Histogram of {len(scores):,} decrypted scores; threshold {number(run.threshold)}."
-        picture = pictures.histogram([(scores, "normal")], run.threshold, "Scores", text)
-        yield _figure("Scores", about, picture, [("normal", f"records ({len(scores):,})")])
-        return
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
-    y = run.y == 1
-    series = [(scores[~y], "normal"), (scores[y], "anomaly")]
-    key = [("normal", f"normal ({int(np.sum(~y)):,})"), ("anomaly", f"anomalies ({int(np.sum(y)):,})")]
-    text = f"Histogram of the decrypted scores: {key[0][1]} and {key[1][1]}; threshold {number(run.threshold)}."
-    yield _figure("Scores", about, pictures.histogram(series, run.threshold, "Scores", text), key)
-
-    worlds = (
-        ("float", "in the clear", run.float_scores, "-", 5.0),
-        ("encrypted", "encrypted", scores, "--", 1.6),
-        ("baseline", f"baseline {NORM}", run.norm_scores, "-", 1.6),
-    )
-    roc, recalled, areas, precisions = [], [], [], []
-    for colour, words, world, style, width in worlds:
-        false_rate, true_rate, _ = roc_curve(y, world)
-        precision, recall, _ = precision_recall_curve(y, world)
-        roc.append(Curve((false_rate, true_rate), colour, style, width))
-        recalled.append(Curve((recall, precision), colour, style, width, steps=True))
-        areas.append((colour, f"{words} {area(wording.auroc(y, world))}"))
-        precisions.append((colour, f"{words} {area(wording.average_precision(y, world))}"))
-    diagonal = np.array([0.0, 1.0])
-    guess = ("level", "guessing")
-    text = "ROC curves. Areas under them: " + "; ".join(word for _, word in areas) + "."
-    picture = pictures.curves(roc, (diagonal, diagonal), ("false alarms among normal", "anomalies found"), "ROC", text)
-    yield _figure("ROC", "Anomalies found against false alarms. Area under the curve:", picture, [*areas, guess])
-    text = "Precision-recall curves. Average precision: " + "; ".join(word for _, word in precisions) + "."
-    level = (diagonal, np.full(2, float(np.mean(y))))
-    title = "Precision and recall"
-    picture = pictures.curves(recalled, level, ("anomalies found", "alarms that are right"), title, text)
-    yield _figure(title, "What an alarm is worth. Average precision:", picture, [*precisions, guess])
-
-
-def _figure(title: str, text: str, picture: ET.Element, key: Sequence[tuple[str, str]]) -> ET.Element:
-    entries = [element("li", element("i", class_=colour, aria_hidden="true"), word) for colour, word in key]
-    return element(
-        "figure",
-        element("figcaption", element("b", title), text),
-        picture,
-        *([element("ul", *entries, class_="key")] if entries else []),
-    )
-
-
-def _costs(group: _Group) -> ET.Element:
-    """Seconds and bytes by phase with bars, a pair of columns for each run."""
-    tables = [_serialised(run.phases) for run in group.runs]
-    names = list(dict.fromkeys(name for table in tables for name in table))
-    longest = max((phase.seconds for run in group.runs for phase in run.phases), default=0.0)
-    largest = max((phase.bytes for run in group.runs for phase in run.phases), default=0)
-    rows = []
-    for name in names:
-        found = [table.get(name) for table in tables]
-        who = " or ".join(dict.fromkeys(phase.who for phase in found if phase is not None))
-        cells = [element("th", name[0], element("small", who), scope="row")]
-        for phase in found:
-            cells += (
-                [element("td", "–", class_="number")] * 2
-                if phase is None
-                else [
-                    _bar_cell(seconds(phase.seconds), phase.seconds, longest, "bar"),
-                    _bar_cell(size(phase.bytes) if phase.bytes else "–", phase.bytes, largest, "bar bytes"),
-                ]
-            )
-        rows.append(element("tr", *cells))
-    totals = [element("th", "All", scope="row")]
-    for run in group.runs:
-        sums = seconds(sum(phase.seconds for phase in run.phases)), size(sum(phase.bytes for phase in run.phases))
-        totals += [element("td", text, class_="number") for text in sums]
-    lines = [element("tr", element("th", "Phase", scope="col"))]
-    if len(group.runs) > 1:
-        over = [
-            element("th", text, scope="colgroup", colspan="2", class_="over") for text in wording.run_labels(group.runs)
-        ]
-        lines = [element("tr", element("th", "Phase", scope="col", rowspan="2"), *over), element("tr")]
-    lines[-1].extend(
-        element("th", text, scope="col", class_="number") for _ in group.runs for text in ("Time", "Bytes")
-    )
-    parts = element("thead", *lines), element("tbody", *rows), element("tfoot", element("tr", *totals))
-    title = f"Wall time and bytes between roles, for {counted(group.main.result.rows_scored, 'record')}"
-    return _table(title, *parts, kind="wide")
-
-
-def _serialised(phases: Sequence[Phase]) -> dict[tuple[str, int], Phase]:
-    """Phases by name and occurrence: a phase that happens twice keeps both lines."""
-    found: dict[tuple[str, int], Phase] = {}
-    for phase in phases:
-        found[phase.name, sum(name == phase.name for name, _ in found)] = phase
-    return found
-
-
-def _bar_cell(text: str, value: float, most: float, kind: str) -> ET.Element:
-    bar = [element("span", class_=kind, style=f"width: {100 * value / most:.1f}%")] if value > 0 and most > 0 else []
-    return element("td", text, *bar, class_="number")
-
-
-def _parameters(group: _Group) -> ET.Element:
-    values = [dict(run.parameters) for run in group.runs]
-    one = all(run.parameters == group.runs[0].parameters for run in group.runs)
-    heads = ("Value",) if one else wording.run_labels(group.runs)
-    rows = [
-        element(
-            "tr", element("th", name, scope="row"), *(element("td", v.get(name, "–")) for v in values[: len(heads)])
-        )
-        for name in dict.fromkeys(name for found in values for name in found)
-    ]
-    head = element("tr", element("th", "Parameter", scope="col"), *(element("th", text, scope="col") for text in heads))
-    title = "Derived from the program"
-    return _table(title, element("thead", head), element("tbody", *rows), kind="words")
+    return parts
 
 
 def _roles(run: Run) -> ET.Element:
     private = all(one.result.epsilon is not None for one in run.detectors)
-    owner = "noised sums" if private else "sums without noise"
+    owner = "noised updates" if private else "updates without noise"
     text = f"Sites send {owner} to the model owner. A submitter sends encrypted records; a key holder decrypts scores."
-    figure = _figure("Roles", "What goes where.", roles_picture(run.sites, owner, text), ())
+    picture = figure("Roles", "What goes where.", roles_picture(run.sites, owner, text), ())
     roles = {one.result.role for one in run.detectors}
     rows_ = (
         ("Site in training", "its own records", "others' records"),
@@ -374,7 +287,7 @@ def _roles(run: Run) -> ET.Element:
         for who, sees, never in rows_
     ]
     head = element("tr", *(element("th", text, scope="col") for text in ("Role", "Sees", "Does not see")))
-    table = _table("Who sees what", element("thead", head), element("tbody", *body), kind="words")
+    seen = table("Who sees what", element("thead", head), element("tbody", *body), kind="words")
     meanings = {
         "same": "In role “same” the submitter is the key holder.",
         "split": "In role “split” the submitter has a public key only; someone else decrypts.",
@@ -384,7 +297,7 @@ def _roles(run: Run) -> ET.Element:
         "section",
         element("h2", "Who sees what", id="roles-title"),
         element("p", said, class_="quiet"),
-        element("div", figure, table, class_="roles"),
+        element("div", picture, seen, class_="roles"),
         id="roles",
         aria_labelledby="roles-title",
     )

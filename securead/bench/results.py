@@ -5,6 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from securead.data.schema import Array
+from securead.federated.checkpoint import TrainingStep
+
+NORM, UNTRAINED, NO_DATA = "|z|^2", "untrained", "no data"
+__all__ = [
+    "NORM",
+    "NO_DATA",
+    "UNTRAINED",
+    "Control",
+    "DetectorResult",
+    "DetectorRun",
+    "Phase",
+    "Run",
+    "Summary",
+    "TrainingStep",
+]
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,7 @@ class DetectorResult:
     ap_float: float | None
     ap_encrypted: float | None
     auroc_norm_baseline: float | None
+    auroc_untrained: float | None
     rows_scored: int
     server_seconds: float
     client_encrypt_seconds: float
@@ -55,15 +71,30 @@ class Phase:
 
 
 @dataclass(frozen=True, eq=False)
+class Control:
+    """What the detector has to beat: scores `(n,)` of something that learnt nothing from the records.
+
+    "|z|^2" is the norm of a standardised record, "untrained" the same network with its public initial weights (only
+    networks have one), "no data" the same detector trained on noise in place of records.
+    """
+
+    name: str
+    scores: Array
+    auroc: float | None
+    ap: float | None
+
+
+@dataclass(frozen=True, eq=False)
 class DetectorRun:
-    """A result with what a report draws: held-out labels (or None) and scores `(n,)` in three worlds and of |z|^2."""
+    """A result with what a report draws: held-out labels (or None), scores `(n,)` in three worlds and of controls."""
 
     result: DetectorResult
     y: Array | None
     float_scores: Array
     integer_scores: Array
     encrypted_scores: Array
-    norm_scores: Array
+    controls: tuple[Control, ...]
+    training: tuple[TrainingStep, ...]
     threshold: float
     threshold_origin: str
     privacy: tuple[str, ...]

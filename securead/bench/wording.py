@@ -1,7 +1,7 @@
 """What a report says in words and figures about a run: values in, sentences out, nothing about the page.
 
-The trained detector is compared with the baseline |z|^2 by DeLong, DeLong and Clarke-Pearson's interval (1988) for the
-difference of two areas under paired ROC curves, so that a difference within chance is not sold as a win.
+The trained detector is compared with each control by an interval for the difference of two areas under paired ROC
+curves, so that a difference within chance is not sold as a win.
 """
 
 from __future__ import annotations
@@ -13,14 +13,56 @@ from typing import Literal
 
 import numpy as np
 
-from securead.bench.results import DetectorResult, DetectorRun, Run
+from securead.bench.intervals import FEWEST_ROWS, LEVEL, Interval, auroc, average_precision, paired_interval
+from securead.bench.results import Control, DetectorResult, DetectorRun, Run, TrainingStep
 from securead.data.schema import Array
 
 NORM = "|z|²"
-_NORMAL_QUANTILE = 1.96
+UNTRAINED = "the untrained network"
+BOOTSTRAP = (
+    "Intervals of the encrypted run, in words and as bands: bootstrap over held-out records, drawn within each class."
+)
+NO_LABELS = (
+    "The held-out records have no labels of both kinds, so nothing here says whether training made the detector better "
+    "than controls that learnt nothing."
+)
 _FEW_ANOMALIES = 30
+_SITES_NAMED = 6
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
+
+_LEVEL = f"{100 * LEVEL:.0f}\N{NO-BREAK SPACE}%"
+
+# Control -> its name in a sentence and beside a figure, what it is, and what it means not to beat it.
+_CONTROLS = {
+    "|z|^2": (
+        f"the baseline {NORM}",
+        f"baseline {NORM}",
+        "the squared length of a standardised record and needs no training",
+        {
+            "loses": "It ranks these anomalies better: prefer it here.",
+            "even": "It may do as well here: the interval contains 0.",
+        },
+    ),
+    "untrained": (
+        UNTRAINED,
+        "untrained",
+        "the same network with the public weights it started from and has learnt nothing",
+        {
+            "loses": "On these records, training made the ranking worse.",
+            "even": "On these records, training shows no clear benefit: the interval contains 0.",
+        },
+    ),
+    "no data": (
+        "the no-data control",
+        "no data",
+        "the same detector trained on noise in place of records",
+        {
+            "loses": "What is found here is not owed to the training records: noise in their place does better.",
+            "even": "What is found here may be owed to the detector's shape and not to the training records.",
+        },
+    ),
+}
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
@@ -83,12 +125,30 @@ def correlation(value: float) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the trained detector is better than the baseline: in a sentence, in numbers, and what to know."""
+    """Whether the trained detector ranks anomalies better than a control: in a sentence, in numbers, what to know."""
 
+    control: str
     kind: Literal["wins", "loses", "even"]
     sentence: str
     numbers: str
     more: str
+    lead: float
+    interval: Interval
+
+
+def control_name(name: str) -> str:
+    """A control as sentences call it."""
+    return _CONTROLS[name][0] if name in _CONTROLS else f"the control {name}"
+
+
+def control_key(name: str) -> str:
+    """A control as a key beside a figure and the head of a row call it."""
+    return _CONTROLS[name][1] if name in _CONTROLS else name
+
+
+def control_meaning(name: str) -> str:
+    """What a control is, without a full stop; empty for one that is not known."""
+    return _CONTROLS[name][2] if name in _CONTROLS else ""
 
 
 def has_both_classes(run: DetectorRun) -> bool:
@@ -96,66 +156,58 @@ def has_both_classes(run: DetectorRun) -> bool:
     return run.y is not None and 0 < int(np.sum(run.y == 1)) < len(run.y)
 
 
-def verdict(y: Array, trained: Array, baseline: Array) -> Verdict:
-    """Whether scores `trained` rank the anomalies (`y` = 1) better than `baseline`; "even" where chance may decide."""
+def verdict(y: Array, trained: Array, control: Control) -> Verdict:
+    """Whether scores `trained` rank the anomalies (`y` = 1) better than `control`; "even" where chance may decide."""
+    low, high = interval = paired_interval(y, trained, control.scores)
+    ours, theirs = auroc(y, trained), auroc(y, control.scores)
+    numbers = f"AUROC {area(ours)} against {area(theirs)}; {_LEVEL} interval of the difference {spanned(interval)}."
+    kind: Literal["wins", "loses", "even"] = "wins" if low > 0 else "loses" if high < 0 else "even"
+    name = control_name(control.name)
+    sentence = {
+        "wins": f"The trained detector beats {name}.",
+        "loses": f"The trained detector does not win: {name} is better.",
+        "even": f"The trained detector does not clearly win over {name}.",
+    }[kind]
+    ours_ap, theirs_ap = average_precision(y, trained), average_precision(y, control.scores)
+    turned = (kind == "wins" and ours_ap < theirs_ap) or (kind == "loses" and ours_ap > theirs_ap)
+    more = f"Average precision: {area(ours_ap)} against {area(theirs_ap)}{', the other way round' if turned else ''}."
+    if control.name in _CONTROLS and kind != "wins":
+        more += f" {name[:1].upper()}{name[1:]} is {control_meaning(control.name)}. {_CONTROLS[control.name][3][kind]}"
+    return Verdict(control.name, kind, sentence, numbers, more, ours - theirs, interval)
+
+
+def verdicts(run: DetectorRun) -> tuple[Verdict, ...]:
+    """A verdict for each control of a run with both classes, else none."""
+    if run.y is None or not has_both_classes(run):
+        return ()
+    return tuple(verdict(run.y, run.float_scores, control) for control in run.controls)
+
+
+def caution(y: Array) -> str:
+    """From how many anomalies all intervals come, and when that is too few."""
     anomalies = int(np.sum(y == 1))
-    low, high = paired_interval(y, trained, baseline)
-    numbers = (
-        f"AUROC {area(auroc(y, trained))} against {area(auroc(y, baseline))}; {percent(0.95)} interval of the "
-        f"difference {low:+.4f} to {high:+.4f}, from {counted(anomalies, 'anomaly', 'anomalies')}."
-    ).replace("-", "−")
-    ours, theirs = average_precision(y, trained), average_precision(y, baseline)
-    precision = f"Average precision: {area(ours)} against {area(theirs)}"
-    rough = " With so few anomalies all of these figures are rough." if anomalies < _FEW_ANOMALIES else ""
-    what = f"{NORM}, the squared length of a standardised record, needs no training"
-    if low > 0:
-        turn = ", the other way round" if ours < theirs else ""
-        sentence = f"The trained detector beats the baseline {NORM}."
-        return Verdict("wins", sentence, numbers, f"{precision}{turn}. {what}.{rough}")
-    if high < 0:
-        turn = ", the other way round" if ours > theirs else ""
-        sentence = f"The trained detector does not win: the baseline {NORM} is better."
-        return Verdict(
-            "loses", sentence, numbers, f"{precision}{turn}. {what} and ranks these anomalies better.{rough}"
-        )
-    sentence = f"The trained detector does not clearly win over the baseline {NORM}."
-    more = f"{precision}. {what} and may do as well here: the interval contains 0.{rough}"
-    return Verdict("even", sentence, numbers, more)
+    words = f"All figures come from {counted(anomalies, 'anomaly', 'anomalies')} among {counted(len(y), 'record')}."
+    return words + (" With so few anomalies they are rough." if anomalies < _FEW_ANOMALIES else "")
 
 
-def paired_interval(y: Array, one: Array, other: Array) -> tuple[float, float]:
-    """95 % interval of AUROC(`one`) - AUROC(`other`) on the same rows; (-1, 1) where a class has a single row."""
-    if min(int(np.sum(y == 1)), int(np.sum(y != 1))) < 2:
-        return -1.0, 1.0
-    (over_one, under_one), (over_other, under_other) = _placements(y, one), _placements(y, other)
-    over, under = over_one - over_other, under_one - under_other
-    deviation = math.sqrt(float(over.var(ddof=1)) / len(over) + float(under.var(ddof=1)) / len(under))
-    difference = float(over.mean())
-    return difference - _NORMAL_QUANTILE * deviation, difference + _NORMAL_QUANTILE * deviation
+def signed(difference: float) -> str:
+    """A difference of two areas."""
+    return f"{difference:+.4f}".replace("-", "−")
 
 
-def auroc(y: Array, scores: Array) -> float:
-    """Area under the ROC curve; ties count half."""
-    return float(_placements(y, scores)[0].mean())
+def interval_words(areas: str, encrypted: float, interval: Interval | None) -> str:
+    """An area under the encrypted run's curve with its interval, or why there is none."""
+    if interval is None:
+        few = f"a class with fewer than {FEWEST_ROWS} records gives no interval"
+        return f"{areas} of the encrypted run: {area(encrypted)} ({few})."
+    low, high = interval
+    blind = " Resampling sees no errors where there were none: this is no certainty." if high - low < 1e-6 else ""
+    return f"{areas} of the encrypted run: {area(encrypted)} ({_LEVEL} interval {area(low)} to {area(high)}).{blind}"
 
 
-def average_precision(y: Array, scores: Array) -> float:
-    """scikit-learn's average precision."""
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(y == 1, scores))
-
-
-def _placements(y: Array, scores: Array) -> tuple[Array, Array]:
-    """For each anomaly the share of normal rows below it; for each normal row the share of anomalies above it."""
-    anomalies, normal = scores[y == 1], scores[y != 1]
-    return _share_below(normal, anomalies), 1 - _share_below(anomalies, normal)
-
-
-def _share_below(these: Array, each: Array) -> Array:
-    ordered = np.sort(these)
-    below: Array = np.searchsorted(ordered, each, "left") + np.searchsorted(ordered, each, "right")
-    return below / (2 * len(these))
+def spanned(interval: Interval) -> str:
+    """An interval of a difference."""
+    return f"{signed(interval[0])} to {signed(interval[1])}"
 
 
 def threshold_words(run: DetectorRun) -> str:
@@ -185,6 +237,47 @@ def error_words(run: DetectorRun) -> str:
 
 def _verdicts(changed: int, rows: str) -> str:
     return f"none of the verdicts on {rows}" if changed == 0 else f"{counted(changed, 'verdict')} on {rows}"
+
+
+def stage_words(stage: str) -> str:
+    """ "round-3" as "round 3"."""
+    return " ".join(stage.replace("_", " ").replace("-", " ").split()) or stage
+
+
+def busy_words(training: Sequence[TrainingStep]) -> str:
+    """How many steps training took and how long each site was busy with its own."""
+    sites: dict[str, float] = {}
+    for step in training:
+        sites[step.site] = sites.get(step.site, 0.0) + step.seconds
+    steps = counted(len({step.stage for step in training}), "step")
+    words = f"Training took {steps} at {counted(len(sites), 'site')}."
+    if len(sites) > _SITES_NAMED:
+        slowest = max(sites, key=lambda site: sites[site])
+        return f"{words} The slowest, {slowest}, was busy for {seconds(sites[slowest])}."
+    return f"{words} Busy with it: " + ", ".join(f"{name} {seconds(value)}" for name, value in sites.items()) + "."
+
+
+def loss_words(*, private: bool) -> str:
+    """What a point of a validation loss is: which noise is in it."""
+    if not private:
+        return (
+            "A point is a site's validation loss a record after that round. This run has no privacy guarantee, and "
+            "nothing protects these figures either."
+        )
+    return (
+        "Validation losses are noised: a site released the sum of its validation records' clipped losses and their "
+        "number, both with Gaussian noise and charged to ε, and a point is one divided by the other. It may lie above "
+        "or below the true loss, the farther the fewer records the site has; a small rise may be noise."
+    )
+
+
+def spent_words(delta: float | None) -> str:
+    """What a staircase of epsilon shows."""
+    at = "" if delta is None else f" at δ = {number(delta, 2)}"
+    return (
+        f"ε is what a site has spent on this model so far{at}. Each step is charged before anything leaves the site; "
+        "steps compose to less than their sum."
+    )
 
 
 def not_guaranteed(run: Run) -> tuple[tuple[str, str], ...]:

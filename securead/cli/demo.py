@@ -27,12 +27,14 @@ def command(
 ) -> None:
     """See all of it once: three banks train privately, a service scores encrypted records, only you read the scores.
 
-    Splits the records unevenly among three banks, trains two subspace detectors in one private round each (epsilon
-    1), starts the scoring service as a process, and runs key generation, encryption, submission and decryption as
-    further processes, with the submitter holding the key (role same) and not holding it (role split).
+    Splits the records unevenly among three banks; trains two subspace detectors in one private round each (epsilon 1)
+    and an autoencoder in five (epsilon 3); starts the scoring service as a process; runs key generation, encryption,
+    submission and decryption as further processes, with the submitter holding the key (role same) and not holding it
+    (role split). Each detector is shown beside what it has to beat: |z|^2, an untrained network, one trained on noise.
 
-    Without --data it uses $SECUREAD_DATA/creditcard_rounded.npz where present, else scikit-learn's bundled
-    breast-cancer data. Bounds of your own data are read off it here; for real use, declare them in a recipe.
+    Without --data it uses $SECUREAD_DATA/creditcard_rounded.npz where present, else generated payments. Bounds of your
+    own data are read off it here, and each run begins the banks' ledgers anew: for real use, declare the bounds in a
+    recipe and keep the ledgers.
 
     Writes DIR/summary.json, DIR/report.html (open it in a browser) and the artefacts of each role below DIR/work.
     """
@@ -78,9 +80,10 @@ def _table(run: Run) -> Table:
         table.add_column(f"{item.name.removeprefix('subspace-')}\nrole {item.role}", justify="right")
     lines = (
         ("epsilon", [_number(item.epsilon, ".2f") for item in results]),
-        ("AUROC, float detector", [_number(item.auroc_float, ".4f") for item in results]),
+        ("AUROC, clear", [_number(item.auroc_float, ".4f") for item in results]),
         ("AUROC, encrypted", [_number(item.auroc_encrypted, ".4f") for item in results]),
         ("AUROC, plain |z|^2", [_number(item.auroc_norm_baseline, ".4f") for item in results]),
+        ("AUROC, untrained", [_number(item.auroc_untrained, ".4f") for item in results]),
         ("AP, encrypted", [_number(item.ap_encrypted, ".4f") for item in results]),
         ("max relative error", [_number(item.max_rel_error, ".1e") for item in results]),
         ("rank correlation", [_number(item.rank_correlation, ".7f") for item in results]),
@@ -88,7 +91,7 @@ def _table(run: Run) -> Table:
         ("encrypt, us/row", [_number(1e6 * item.client_encrypt_seconds / item.rows_scored, ".1f") for item in results]),
         ("upload, bytes/row", [_number(item.upload_bytes_per_row, ",.0f") for item in results]),
         ("download, bytes/row", [_number(item.download_bytes_per_row, ",.0f") for item in results]),
-        ("keys to hand over, bytes", [_number(float(item.key_bytes), ",.0f") for item in results]),
+        ("keys, bytes", [_number(float(item.key_bytes), ",.0f") for item in results]),
     )
     for name, cells in lines:
         table.add_row(name, *cells)

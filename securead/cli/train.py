@@ -26,6 +26,9 @@ def command(
     its budget is charged first, and a run that it cannot pay for is refused before a record is read. Without a
     [privacy] section sums are exact, and the bundle says that it protects nobody.
 
+    A run that is interrupted or killed goes on from its last whole round when the same command is given again; until
+    it is done, BUNDLE.training holds what the sites keep to themselves.
+
     Writes BUNDLE/public.json (for everyone who wants records scored) and BUNDLE/secret.json (the weights, mode 0600;
     sealed with a passphrase when one is given).
 
@@ -52,6 +55,8 @@ def command(
       upper = 30000
       transform = "log"
     """
+    import shutil
+
     from securead.cli.screen import StepBar, say
     from securead.client.messages import refuse_unwritable
     from securead.data.readers import read_table
@@ -61,14 +66,16 @@ def command(
     plan, secret_words = load_recipe(recipe), options.passphrase(passphrase_file)
     # Found out after training, this would cost the sites a budget and leave nothing for it.
     refuse_unwritable(out / bundle.PUBLIC_FILE)
-    features = () if plan.schema is None else plan.schema.schema().names
+    features = () if plan.schema is None else plan.schema.names
     table = None if data is None else read_table(data, label=label, features=features)
     gathered = (
         gather(plan, recipe.parent) if table is None else gather(plan, recipe.parent, X=table.X, columns=table.columns)
     )
+    running = out.with_name(out.name + ".training")
     with StepBar() as bar:
-        trained = bundle.make(train_recipe(plan, gathered, progress=bar.step), plan.name)
+        trained = bundle.make(train_recipe(plan, gathered, progress=bar.step, checkpoint=running), plan.name)
     trained.save(out, passphrase=secret_words)
+    shutil.rmtree(running)
     rows = sum(len(site.X) for site in gathered.sites)
     say(f"trained {plan.detector} on {rows:,} records of {len(gathered.sites)} site(s) -> {out}")
     for sentence in trained.public.privacy.in_words():

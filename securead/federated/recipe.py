@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from securead import codec, files
+from securead.data.generators.generated import Generated
+from securead.data.generators.payments import generate_payments
+from securead.data.generators.sensors import generate_sensors, standardised
 from securead.data.partition import partition
 from securead.data.readers import read_table
 from securead.data.schema import Array, Column, Schema
@@ -66,11 +70,41 @@ class SiteSection:
 
 
 @dataclass(frozen=True)
+class GenerateSection:
+    """Synthetic records: "payments" of several banks or "sensors" of several gateways, and how many of them.
+
+    With `local_scale`, every gateway's readings are in deviations from its own quiet half. No noise covers these
+    statistics, and the statement says so.
+    """
+
+    kind: Literal["payments", "sensors"]
+    sites: int
+    rows: int
+    anomaly_rate: float = 0.0
+    seed: int = 0
+    local_scale: bool = False
+
+    def generate(self) -> Generated:
+        """The records with their schema; `rows` are shared among all sites."""
+        if self.kind == "payments":
+            return generate_payments(rows=self.rows, banks=self.sites, fraud_rate=self.anomaly_rate, seed=self.seed)
+        readings = max(self.rows // self.sites, 1)
+        fleet = generate_sensors(gateways=self.sites, readings=readings, fault_rate=self.anomaly_rate, seed=self.seed)
+        if not self.local_scale:
+            return fleet
+        names = fleet.schema.names
+        schema = Schema(tuple(Column(name, -8.0, 8.0, "identity", 0.0, 1.0) for name in names), origin="observed")
+        table = dataclasses.replace(fleet.table, X=standardised(fleet))
+        return dataclasses.replace(fleet, table=table, schema=schema)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What `securead train` runs.
 
     `privacy` absent means exact sums and no guarantee. `schema` absent means bounds observed in the data, widened by a
-    tenth on each side; every statement then says that they are not covered.
+    tenth on each side; every statement then says that they are not covered. `generate` names synthetic records, which
+    come with their sites and schema.
     """
 
     name: str
@@ -78,8 +112,9 @@ class Recipe:
     detector: str
     parameters: Mapping[str, Any]
     privacy: PrivacyPlan | None = None
-    schema: SchemaSection | None = None
+    schema: Schema | None = None
     data: str | None = None
+    generate: GenerateSection | None = None
     split_seed: int = 0
 
 
@@ -99,7 +134,15 @@ def parse_recipe(content: str, *, where: str) -> Recipe:
     if not check_name(read.name):
         raise FixConfigurationError("a model's name is 1 to 64 letters, digits, '-', '_' or '.'", value=read.name)
     return Recipe(
-        read.name, read.sites, detector["type"], parameters, read.privacy, read.schema, read.data, read.split_seed
+        name=read.name,
+        sites=read.sites,
+        detector=detector["type"],
+        parameters=parameters,
+        privacy=read.privacy,
+        schema=None if read.schema is None else read.schema.schema(),
+        data=read.data,
+        generate=read.generate,
+        split_seed=read.split_seed,
     )
 
 
@@ -108,10 +151,11 @@ class _Plain:
     """The TOML file without the detector's section, whose entries are the detector's own."""
 
     name: str
-    sites: tuple[SiteSection, ...]
+    sites: tuple[SiteSection, ...] = ()
     privacy: PrivacyPlan | None = None
     schema: SchemaSection | None = None
     data: str | None = None
+    generate: GenerateSection | None = None
     split_seed: int = 0
 
 
@@ -128,14 +172,27 @@ class TrainingData:
     schema: Schema
 
 
-def gather(recipe: Recipe, base: Path, *, X: Array | None = None, columns: tuple[str, ...] = ()) -> TrainingData:
+def gather(
+    recipe: Recipe,
+    base: Path,
+    *,
+    X: Array | None = None,
+    columns: tuple[str, ...] = (),
+    owner: Array | None = None,
+) -> TrainingData:
     """Read each site's records; paths are relative to `base`, the recipe's folder.
 
-    With `X` (and its column names) these records are split by the sites' shares instead of reading files.
+    With `X` (and its column names) these records are split by the sites' shares instead of reading files, or by
+    `owner`, the position of each record's site.
     """
+    if X is None and recipe.generate is not None:
+        made = recipe.generate.generate()
+        return TrainingData(
+            tuple(Site(name, made.of_site(name).X) for name in made.sites), recipe.schema or made.schema
+        )
     if not recipe.sites:
         raise FixConfigurationError("the recipe has no site", remedy="Add a section [[sites]] with a name.")
-    declared = None if recipe.schema is None else recipe.schema.schema()
+    declared = recipe.schema
     features = () if declared is None else declared.names
     if X is None and recipe.data is not None:
         table = read_table(base / recipe.data, features=features)
@@ -150,7 +207,10 @@ def gather(recipe: Recipe, base: Path, *, X: Array | None = None, columns: tuple
     schema = declared or Schema.observed(np.concatenate(parts), layout.names, widen=0.1)
     if X is not None:
         shares = [1.0 if site.share is None else site.share for site in recipe.sites]
-        parts = [parts[0][rows] for rows in partition(len(X), shares, seed=recipe.split_seed)]
+        split = partition(len(X), shares, seed=recipe.split_seed)
+        if owner is not None:
+            split = [np.flatnonzero(owner == position) for position in range(len(recipe.sites))]
+        parts = [parts[0][rows] for rows in split]
     sites = tuple(
         Site(site.name, part, None if site.ledger is None else base / site.ledger, site.limit)
         for site, part in zip(recipe.sites, parts, strict=True)
@@ -179,16 +239,23 @@ def _checked(layout: Schema, where: str, X: Array, columns: tuple[str, ...]) -> 
     return ordered
 
 
-def train_recipe(recipe: Recipe, data: TrainingData, *, progress: Progress | None = None) -> AnomalyDetector:
+def train_recipe(
+    recipe: Recipe, data: TrainingData, *, progress: Progress | None = None, checkpoint: Path | None = None
+) -> AnomalyDetector:
     """Train by the recipe on the embedded executor; `bundle.make(detector, recipe.name)` compiles the result."""
     detector = make_detector(recipe.detector, recipe.parameters)
-    return train(detector, data.sites, data.schema, privacy=recipe.privacy, progress=progress)
+    return train(detector, data.sites, data.schema, privacy=recipe.privacy, progress=progress, checkpoint=checkpoint)
+
+
+def zoo_folder() -> Path:
+    """The folder of the model zoo's recipes, in an installed package or a checkout."""
+    package = Path(__file__).parent.parent
+    return package / "_zoo" if (package / "_zoo").is_dir() else package.parent / "models"
 
 
 def zoo_recipe(name: str) -> Path:
-    """The path of a recipe of the model zoo, in an installed package or a checkout."""
-    package = Path(__file__).parent.parent
-    for folder in (package / "_zoo", package.parent / "models"):
-        if (folder / name / "recipe.toml").is_file():
-            return folder / name / "recipe.toml"
-    raise FixConfigurationError("the zoo has no such recipe", value=name, remedy="See the folder models/.")
+    """The path of a recipe of the model zoo."""
+    path = zoo_folder() / name / "recipe.toml"
+    if not path.is_file():
+        raise FixConfigurationError("the zoo has no such recipe", value=name, remedy="See the folder models/.")
+    return path
