@@ -192,7 +192,7 @@ class SubspaceDetector(AnomalyDetector):
         else:
             builder.affine([(ones, squares)], fraction_bits=builder.fraction_bits(squares))
         return builder.finish(
-            tolerance=1e-5 * typical,
+            tolerance=1e-6 * typical,
             # A quadratic form in d variables has this many coefficients; as many honest scores determine it.
             honest_extraction_rows=(d + 1) * (d + 2) // 2,
             squared_norm=1.0 if subtract else None,
