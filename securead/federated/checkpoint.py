@@ -78,18 +78,24 @@ class Checkpoint:
         np.savez(content, allow_pickle=False, **arrays)
         files.write_atomic(self._folder / _STATE_FILE, content.getvalue(), mode=0o600)
 
-    def kept(self, position: int, X: Array) -> Kept:
-        """The memory of the site at a position; refused where it was of other records."""
-        kept = Kept(None if self._folder is None else self._folder / f"site-{position}")
-        identity = np.frombuffer(hashlib.sha256(np.ascontiguousarray(X).tobytes()).digest(), dtype=np.uint8)
+    def kept(self, position: int) -> Kept:
+        """The memory of the site at a position."""
+        return Kept(None if self._folder is None else self._folder / f"site-{position}")
+
+    def refuse_other_records(self, kept: Kept, X: Array) -> None:
+        """Raise `FixConfigurationError` where a site's memory is of other records, or of another run."""
+        if self._folder is None:
+            return
+        # Of the run, too: where the state's file is lost, what a site kept still belongs to this plan and no other.
+        identified = hashlib.sha256(self._fingerprint.encode() + np.ascontiguousarray(X).tobytes())
+        identity = np.frombuffer(identified.digest(), dtype=np.uint8)
         known = kept.get("identity")
-        if known is not None and not np.array_equal(known, identity):
-            raise FixConfigurationError(
-                f"{self._folder} is of a run over other records", remedy="Restore them, or delete the folder."
-            )
         if known is None:
             kept.put("identity", identity)
-        return kept
+        elif not np.array_equal(known, identity):
+            raise FixConfigurationError(
+                f"{self._folder} is of another run or over other records", remedy="Restore them, or delete the folder."
+            )
 
     def _load(self, path: Path) -> None:
         content = files.read_secret(path, limit=1 << 32)

@@ -76,9 +76,10 @@ def train(
             )
     memory = Checkpoint(checkpoint, fingerprint(detector, names, schema, privacy))
     releasers: list[Releaser] = [
-        _releaser(detector, site, privacy, memory.job, memory.kept(at, site.X)) for at, site in enumerate(sites)
+        _releaser(detector, site, privacy, memory.job, memory.kept(at)) for at, site in enumerate(sites)
     ]
-    for site in sites:
+    for site, releaser in zip(sites, releasers, strict=True):
+        _at_site(site, functools.partial(memory.refuse_other_records, releaser.kept, site.X))
         _at_site(site, functools.partial(schema.bounded, site.X))
     state = memory.state or detector.initial_state(schema)
     memory.save(state, memory.steps)

@@ -18,7 +18,7 @@ from scipy import stats
 from securead.data.schema import Array, Schema
 from securead.errors import FixConfigurationError, FixProgramError, PrivacyRefusedError
 from securead.models import network
-from securead.models.estimator import AnomalyDetector
+from securead.models.estimator import AnomalyDetector, refuse_no_number
 from securead.models.training import State, Total, Update, release, release_trained
 from securead.privacy.mechanisms import GRID_BITS
 from securead.privacy.plan import PrivacyPlan, Stage
@@ -125,7 +125,8 @@ class AutoEncoder(AnomalyDetector):
         kept_aside = releaser.coins(len(Z), _VALIDATION_SHARE, purpose="kept_aside", seed=self.random_state)
         if state.stage.startswith("check-"):
             cap = _LOSS_LIMIT * Z.shape[1]
-            losses = np.minimum(self._errors(state.values["theta"], Z[kept_aside]), cap) / cap
+            # fmin, because an error beyond float64 is NaN and counts as the cap, too.
+            losses = np.fmin(self._errors(state.values["theta"], Z[kept_aside]), cap) / cap
             sums = np.array([np.rint(losses * _UNIT).sum(), len(losses) * _UNIT]).astype(np.int64)
             return release(state, sums, math.isqrt(2 * _UNIT * _UNIT) + 1, releaser)
         return self._trained(state, Z[~kept_aside], releaser)
@@ -136,7 +137,10 @@ class AutoEncoder(AnomalyDetector):
         weight = 1.0 if records is None else max(float(records[0]) / _UNIT, 1.0)
 
         def weighted(trained: Array) -> Array:
-            return np.rint(np.append(trained, 1.0) * weight * _PARAMETER_STEPS).astype(np.int64)
+            values = np.rint(np.append(trained, 1.0) * weight * _PARAMETER_STEPS)
+            if np.abs(values).max() >= 2.0**60:
+                raise network.diverged("a weight is too large to be averaged")
+            return values.astype(np.int64)
 
         def exactly() -> Array:
             seed = self.random_state + int(state.stage.removeprefix("round-"))
@@ -167,7 +171,10 @@ class AutoEncoder(AnomalyDetector):
         if state.stage.startswith("round-"):
             if total.values[-1] <= 0:
                 raise PrivacyRefusedError("too few records: all weights are noise", remedy="Allow a larger epsilon.")
-            return {"theta": total.values[:-1] / total.values[-1]}
+            theta = total.values[:-1] / total.values[-1]
+            if not math.isfinite(self._largest_error(theta)):
+                raise network.diverged("scores may overflow")
+            return {"theta": theta}
         cap = _LOSS_LIMIT * len(state.schema.columns)
         records = max(float(total.values[1]), _UNIT)
         loss = float(np.clip(total.values[0] / records, 0.0, 1.0)) * cap
@@ -206,14 +213,8 @@ class AutoEncoder(AnomalyDetector):
 
     def score_limits(self, values: Mapping[str, Array]) -> tuple[float, float]:
         """From a thousandth of the typical error to the error that clipped records cannot exceed."""
-        reach = np.full(self._columns(values["best"]), float(self.limit))
-        found = network.layers(self._network(values["best"]), values["best"])
-        for at, (weight, offset) in enumerate(found):
-            reach = np.abs(weight) @ reach + np.abs(offset)
-            if at < len(found) - 1 and self.units != "relu":
-                reach = np.maximum(reach, reach**2)
         typical = self.score_quantile(values, 0.5)
-        return typical / 1000, max(float(((reach + self.limit) ** 2).sum()), typical)
+        return typical / 1000, max(self._largest_error(values["best"]), typical)
 
     # --- compiling ------------------------------------------------------------------------------------------------
 
@@ -262,7 +263,7 @@ class AutoEncoder(AnomalyDetector):
 
     @property
     def _widths(self) -> tuple[int, ...]:
-        return (self.hidden,) if isinstance(self.hidden, int) else tuple(self.hidden)
+        return tuple(self.hidden) if isinstance(self.hidden, tuple | list) else (int(self.hidden),)
 
     @property
     def _steps(self) -> int:
@@ -287,12 +288,37 @@ class AutoEncoder(AnomalyDetector):
     def _errors(self, theta: Array, Z: Array) -> Array:
         return network.reconstruction_errors(self._network(theta), theta, Z)
 
+    def _largest_error(self, theta: Array) -> float:
+        """What no clipped record's error exceeds; infinite where float64 does not hold it."""
+        reach = np.full(self._columns(theta), float(self.limit))
+        found = network.layers(self._network(theta), theta)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for at, (weight, offset) in enumerate(found):
+                reach = np.abs(weight) @ reach + np.abs(offset)
+                if at < len(found) - 1 and self.units != "relu":
+                    reach = np.maximum(reach, reach**2)
+            return float(((reach + self.limit) ** 2).sum())
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if not self._widths or min(self._widths) < 1:
-            raise FixConfigurationError("every hidden layer has at least one unit", value=self.hidden)
+        for name in ("sampling_prob", "l2_clip_norm", "learning_rate", "weight_decay", "weight_limit"):
+            refuse_no_number(name, getattr(self, name))
+            if not math.isfinite(getattr(self, name)):
+                raise FixConfigurationError(f"{name} is finite", value=getattr(self, name))
+        for name in ("rounds", "patience", "random_state"):
+            if not _is_count(getattr(self, name)):
+                raise FixConfigurationError(f"{name} is a whole number, not negative", value=getattr(self, name))
+        hidden = self.hidden if isinstance(self.hidden, tuple | list) else (self.hidden,)
+        if not hidden or not all(_is_count(width) and width >= 1 for width in hidden):
+            raise FixConfigurationError("hidden is a number of units, at least 1, for every layer", value=self.hidden)
         if self.units not in ("linear_square", "square", "relu"):
             raise FixConfigurationError("units is linear_square, square or relu", value=self.units)
+        if self.units == "linear_square" and min(hidden) < 2:
+            raise FixConfigurationError(
+                "hidden layers of linear_square have two units at least, one of each kind",
+                value=self.hidden,
+                remedy='Or units="square".',
+            )
         if not (0 < self.sampling_prob <= 1 and self.rounds >= 1 and self.patience >= 1):
             raise FixConfigurationError(
                 "sampling_prob lies in (0, 1], rounds and patience are at least 1",
@@ -303,3 +329,7 @@ class AutoEncoder(AnomalyDetector):
                 "l2_clip_norm, learning_rate and weight_limit are positive, weight_decay is not negative",
                 value=(self.l2_clip_norm, self.learning_rate, self.weight_limit, self.weight_decay),
             )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 0)

@@ -281,13 +281,15 @@ def protect(
     """
     stages = detector.stages()
     site = Protected(budget.ledger.owner, job, plan, budget, stages, plan.noise_multipliers(stages), kept or Kept())
+    site.recall()
     site.refuse_unless_affordable()
     return site
 
 
 def statement(detector: AnomalyDetector, plan: PrivacyPlan, sites: list[Protected], schema: Schema) -> PrivacyStatement:
     """The privacy statement of a finished run: the budgets' records, put into words."""
-    multipliers = sites[0].noise_multipliers
+    first = sites[0]  # stages are the same at all sites; training may have stopped early
+    made = [stage for stage in first.noise_multipliers if first.budget.charged(first.job, stage)]
     observed = schema.origin == "observed"
     not_covered = ["column names, bounds and the number of sites, which are public"]
     if observed:
@@ -299,7 +301,7 @@ def statement(detector: AnomalyDetector, plan: PrivacyPlan, sites: list[Protecte
         releases=tuple(
             Release(what, multiplier, count)
             for (what, multiplier), count in Counter(
-                (detector.stage_in_words(stage), multiplier) for stage, multiplier in multipliers.items()
+                (detector.stage_in_words(stage), first.noise_multipliers[stage]) for stage in made
             ).items()
         ),
         accountant=accountant_name(),

@@ -178,12 +178,26 @@ class _SystemNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         super().__init__(optimizer, **options)
         self._stream, self._scale = stream, scale
 
+    def clip_and_accumulate(self) -> None:
+        """Opacus's sums of clipped gradients, where a gradient that overflows counts as zero.
+
+        No clip factor makes infinity finite: one extreme record would decide on the whole sum.
+        """
+        for parameter in self.params:
+            if not torch.isfinite(parameter.grad_sample.sum()):
+                parameter.grad_sample.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+        super().clip_and_accumulate()
+
     def add_noise(self) -> None:
-        """The clipped sums plus Gaussian noise of the clip norm times the noise multiplier, scaled."""
+        """The clipped sums plus Gaussian noise of the clip norm times the noise multiplier, scaled.
+
+        Added in float64, for which the noise is made (`randomness.Stream.normal`), and rounded afterwards.
+        """
         deviation = self.noise_multiplier * self.max_grad_norm
         for parameter in self.params:
-            noise = torch.from_numpy(self._stream.normal(tuple(parameter.shape), deviation)).to(parameter.dtype)
-            parameter.grad = (parameter.summed_grad.view_as(parameter) + noise) * self._scale
+            noise = torch.from_numpy(self._stream.normal(tuple(parameter.shape), deviation))
+            noised = parameter.summed_grad.view_as(parameter).double() + noise
+            parameter.grad = (noised * self._scale).to(parameter.dtype)
 
 
 def _prepare(shape: Shape, theta: Array, descent: Descent) -> tuple[nn.Sequential, torch.optim.Optimizer]:
@@ -208,7 +222,12 @@ def _bound(network: nn.Module, limit: float) -> None:
 def _flat(network: nn.Module) -> Array:
     theta = torch.cat([parameter.detach().reshape(-1) for parameter in network.parameters()]).double().numpy()
     if not np.isfinite(theta).all():
-        raise FixConfigurationError(
-            "training diverged: a weight is not finite", remedy="Use a smaller learning_rate or weight_limit."
-        )
+        raise diverged("a weight is not finite")
     return np.array(theta)
+
+
+def diverged(how: str) -> FixConfigurationError:
+    """The error of a training that ran away."""
+    return FixConfigurationError(
+        f"training diverged: {how}", remedy="Use a smaller learning_rate or weight_limit, or fewer layers."
+    )

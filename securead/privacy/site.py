@@ -147,6 +147,12 @@ class Protected:
             raise FixInputError(f"site {self.site!r} resumed with other records", value=(len(known), count))
         return known
 
+    def recall(self) -> None:
+        """Charge what this run paid for to a budget that no longer tells: without a ledger it ended with its job."""
+        for stage in self.noise_multipliers:
+            if self.kept.get(f"{stage}.paid") is not None and not self.budget.charged(self.job, stage):
+                self.budget.charge(self.event(stage), job=self.job, purpose=stage)
+
     def refuse_unless_affordable(self) -> None:
         """Raise `PrivacyRefusedError` before any record is read when the budget cannot pay for all stages."""
         unpaid = [stage for stage in self.noise_multipliers if not self.budget.charged(self.job, stage)]
