@@ -7,6 +7,7 @@ says so. With `schema` and `privacy` it runs the same rounds privately with the 
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import numbers
 from collections import Counter
@@ -34,7 +35,7 @@ _SCALING_SHARE, _THRESHOLD_SHARE = 0.2, 0.1
 _WHAT = {SCALING: "histograms of every column, for scaling", THRESHOLD: "a histogram of scores, for the threshold"}
 
 
-class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     """What every detector shares: scaling, limits, threshold, and the two contracts.
 
     Parameters
@@ -70,29 +71,29 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     # --- what a detector adds -------------------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def model_stages(self) -> Mapping[str, Stage]:
         """The detector's own stages, in order; their shares sum to 1 where none is sampled."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def model_update(self, state: State, Z: Array, releaser: Releaser) -> Update:
         """One site's update of one of `model_stages` from standardised records."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def model_state(self, state: State, total: Total) -> Mapping[str, Array]:
         """New public values from one stage's total."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def score_standardised(self, values: Mapping[str, Array], Z: Array) -> Array:
         """Anomaly scores (higher is more anomalous) of standardised records, from public values alone."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def score_quantile(self, values: Mapping[str, Array], share_above: float) -> float:
         """The score that `share_above` of normal records exceed under the detector's own distribution."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def score_limits(self, values: Mapping[str, Array]) -> tuple[float, float]:
         """Public positive bounds between which a threshold is looked for."""
-        raise NotImplementedError
 
     def site_loss(self, state: State, update: Update) -> float | None:
         """A site's validation loss per record as its update tells it, or None."""
@@ -102,9 +103,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """What a stage releases, for the privacy statement."""
         return _WHAT.get(stage, stage)
 
+    @abc.abstractmethod
     def compile(self, *, weight_bits: int | None = None, fraction_bits: int = 14) -> Program:
         """The fitted detector as a program with integer weights; `tolerance` follows from the score's own scale."""
-        raise NotImplementedError
 
     # --- the training contract ------------------------------------------------------------------------------------
 

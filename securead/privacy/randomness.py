@@ -6,6 +6,7 @@ subtract the noise. Every draw that a guarantee rests on comes from here (or fro
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import math
 import os
@@ -28,12 +29,12 @@ class Stream(Protocol):
     def normal(self, shape: tuple[int, ...], deviation: float) -> Array: ...
 
 
-class _Draws:
+class _Draws(abc.ABC):
     """Laws made from uniform bits."""
 
+    @abc.abstractmethod
     def bits64(self, count: int) -> Array:
         """Uniform uint64 `(count,)`."""
-        raise NotImplementedError
 
     def uniform(self, count: int) -> Array:
         """Uniform float64 `(count,)` in (0, 1): odd multiples of 2**-54, so neither end occurs."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from securead.errors import FixProgramError
 from securead.program.polynomial import Affine, Input, Product, PublicProgram
 from securead.protocols.ckks.noise import Tails
 
@@ -141,7 +142,7 @@ def propagate(public: PublicProgram, chain: Chain, tails: Tails) -> list[State]:
             case Product():
                 states.append(_product(public, chain, tails, states, at, step, rescale=at in feeds))
             case _:
-                raise NotImplementedError(step.type_tag)
+                raise FixProgramError(f"CKKS carries no {step.type_tag}", remedy="Use squares instead.")
     if chain.role == "split" and public.public_terms:
         states[-1] = _with_public_column(public, chain, tails, states[-1], fresh)
     return states
