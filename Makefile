@@ -19,7 +19,7 @@ export SECUREAD_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check format bench models clean
+.PHONY: help setup demo test test-long check format bench bench-forest models clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -57,8 +57,12 @@ format: setup  ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup  ## measure encrypted scoring beside its peer; results in bench-output/
+bench: setup  ## measure encrypted scoring beside its peers; results in bench-output/
 	$(BIN)/python benchmarks/ckks_batch.py --out bench-output/ckks_batch.json $(BENCH_ARGS)
+	$(BIN)/python benchmarks/bfv_lookup.py --out bench-output/bfv_lookup.json $(BENCH_ARGS)
+
+bench-forest: setup  ## the private forest beside scikit-learn's, and its encrypted look-ups (needs SECUREAD_DATA)
+	$(BIN)/python benchmarks/forest.py --out bench-output/forest.json $(BENCH_ARGS)
 
 models: setup  ## train every recipe of the zoo into bundles/ (payments need SECUREAD_DATA)
 	$(BIN)/python -m securead.bench.zoo --out bundles

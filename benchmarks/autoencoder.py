@@ -26,7 +26,7 @@ from securead.data.readers import Table, read_table
 from securead.federated.embedded import train
 from securead.federated.recipe import Recipe, gather, load_recipe
 from securead.models.autoencoder import AutoEncoder
-from securead.program.polynomial import Program
+from securead.program.program import Program
 from securead.protocols.ckks import blind, owner
 from securead.protocols.ckks.plan import make_plan
 

@@ -19,7 +19,7 @@ import numpy as np
 from peers.tenseal_batch import make_peer
 
 from securead.checks import programs
-from securead.program.polynomial import Program
+from securead.program.program import Program
 from securead.protocols.ckks import blind, owner
 from securead.protocols.ckks.plan import make_plan
 

@@ -23,7 +23,7 @@ def main() -> None:
         )
     )
     banks = [sa.Site(f"bank-{i}", X[rows]) for i, rows in enumerate(sa.partition(len(X), (6, 3, 1), seed=0))]
-    detector = sa.SubspaceDetector(scaling="private", threshold="private", contamination=0.01)
+    detector = sa.IsolationForest(scaling="private", threshold=sa.FalseAlarms(0.01))
     sa.train(detector, banks, schema, privacy=sa.PrivacyPlan(epsilon=1.0, delta=1e-6))
     bundle = sa.make_bundle(detector, "payments")
 

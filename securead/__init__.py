@@ -18,7 +18,11 @@ _HOMES = {
     "hold_out": "securead.data.partition",
     "PrivacyPlan": "securead.privacy.plan",
     "AutoEncoder": "securead.models.autoencoder",
+    "HistogramDetector": "securead.models.histogram",
+    "IsolationForest": "securead.models.forest",
     "SubspaceDetector": "securead.models.subspace",
+    "Costs": "securead.models.threshold",
+    "FalseAlarms": "securead.models.threshold",
     "Bundle": "securead.models.bundle",
     "make_bundle": "securead.models.bundle",
     "load_bundle": "securead.models.bundle",
@@ -42,7 +46,11 @@ if TYPE_CHECKING:
     from securead.models.bundle import Bundle as Bundle
     from securead.models.bundle import load as load_bundle  # noqa: F401
     from securead.models.bundle import make as make_bundle  # noqa: F401
+    from securead.models.forest import IsolationForest as IsolationForest
+    from securead.models.histogram import HistogramDetector as HistogramDetector
     from securead.models.subspace import SubspaceDetector as SubspaceDetector
+    from securead.models.threshold import Costs as Costs
+    from securead.models.threshold import FalseAlarms as FalseAlarms
     from securead.privacy.plan import PrivacyPlan as PrivacyPlan
     from securead.serving import serve as serve
 

@@ -46,6 +46,10 @@ class UseOtherKeyError(SecureadError):
     """The key does not belong to this message, model or role."""
 
 
+class RegisterKeyError(SecureadError):
+    """The service does not hold the owner's public key that it masks answers with: register it, then send again."""
+
+
 class RejectMessageError(SecureadError, ValueError):
     """A message is truncated, foreign, replayed, too large or not a message at all: it was refused before any work."""
 

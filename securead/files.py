@@ -80,8 +80,9 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
 
 def read_json(path: Path, *, limit: int = 64 << 20) -> Any:
     """Read a JSON file; anything else is refused with its path."""
+    content = read_bytes(path, limit=limit)  # outside: a file that is missing must not be called ill-formed
     try:
-        return json.loads(read_bytes(path, limit=limit))
+        return json.loads(content)
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a plain ValueError
         raise FixInputError(f"{path} is not JSON: {error}", remedy="The file is damaged or foreign.") from error
 

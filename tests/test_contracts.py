@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from securead import codec, errors
-from securead.program.polynomial import Program, PublicProgram, SecretProgram, Weights
-from securead.program.ranges import check_weights
+from securead.program.polynomial import PublicPolynomial, SecretPolynomial, Weights
+from securead.program.program import Program, PublicProgram
+from securead.program.table import PublicTable, SecretTable
 from securead.protocols import registry
 
 CONTRACTS = Path(__file__).resolve().parent.parent / "protocols"
@@ -33,8 +34,15 @@ def cases(section: str) -> list[Any]:
     ]
 
 
+def public_of(case: dict[str, Any]) -> PublicProgram:
+    kind = PublicTable if case["public"]["type"] == "table" else PublicPolynomial
+    return codec.from_plain(kind, case["public"], where=case["name"])
+
+
 def program_of(case: dict[str, Any]) -> Program:
-    public = codec.from_plain(PublicProgram, case["public"], where=case["name"])
+    public, key = public_of(case), bytes.fromhex(case["commitment_key"])
+    if isinstance(public, PublicTable):
+        return Program(public, SecretTable(tuple(np.array(t, dtype=np.int64) for t in case["tables"]), key))
 
     def exact(integers: list[Any]) -> np.ndarray:
         array = np.array(integers, dtype=object)
@@ -44,7 +52,7 @@ def program_of(case: dict[str, Any]) -> Program:
         int(at): Weights(tuple(exact(m) for m in item["matrices"]), exact(item["offset"]))
         for at, item in case["weights"].items()
     }
-    return Program(public, SecretProgram(weights, bytes.fromhex(case["commitment_key"])))
+    return Program(public, SecretPolynomial(weights, key))
 
 
 def test_every_engine_has_a_contract() -> None:
@@ -77,10 +85,12 @@ def test_reference_verifies_its_vectors(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "case"), cases("programs"))
 def test_library_reproduces_programs(name: str, case: dict[str, Any]) -> None:
     program = program_of(case)
-    check_weights(program.public, program.secret)
+    program.public.check(program.secret)
     Z = np.array(case["inputs"], dtype=np.int64)
     assert program.digest == case["digest"]
     assert list(program.evaluate(Z)) == case["scores"]
+    if "queries" in case:
+        assert program.public.queries(Z).tolist() == case["queries"]
     assert list(program.public.public_term(Z)) == case["public_terms"]
 
 
@@ -100,8 +110,10 @@ def test_engine_reproduces_scores(name: str, case: dict[str, Any]) -> None:
     for role in registry.spec(name).roles:
         plan = registry.plan_module(name).make_plan(program.public, role)
         secret, public = owner.generate_keys(plan)
-        request = owner.make_encryptor(plan, secret if role == "same" else public).encrypt(Z)
-        answer = blind.make_evaluator(plan, program).evaluate(request)
+        encryptor = owner.make_encryptor(plan, secret if role == "same" else public)
+        request = encryptor.encrypt(program.public.queries(Z))
+        key = blind.read_evaluation_key(plan, public.to_bytes()) if plan.evaluation_key_bytes else None
+        answer = blind.make_evaluator(plan, program).evaluate(request, key)
         expected = np.array(case["scores"], dtype=object)
         expected = expected - np.array(case["public_terms"], dtype=object) if role == "same" else expected
         scores = owner.make_decryptor(plan, secret).decrypt(answer, len(Z))
@@ -110,7 +122,7 @@ def test_engine_reproduces_scores(name: str, case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("name", "case"), cases("refusals"))
 def test_library_refuses_programs(name: str, case: dict[str, Any]) -> None:
-    public = codec.from_plain(PublicProgram, case["public"], where=case["name"])
+    public = public_of(case)
     for role in registry.spec(name).roles:
         with pytest.raises(getattr(errors, case["expected"])) as caught:
             registry.plan_module(name).make_plan(public, role)
@@ -121,5 +133,9 @@ def test_library_refuses_programs(name: str, case: dict[str, Any]) -> None:
 def test_library_refuses_payloads(name: str, case: dict[str, Any]) -> None:
     program = program_of(vectors(name)["programs"][0])
     plan = registry.plan_module(name).make_plan(program.public, "same")
+    blind, key = registry.blind_module(name), None
+    if plan.evaluation_key_bytes:
+        _, public = registry.owner_module(name).generate_keys(plan)
+        key = blind.read_evaluation_key(plan, public.to_bytes())
     with pytest.raises(getattr(errors, case["expected"])):
-        registry.blind_module(name).make_evaluator(plan, program).evaluate(bytes.fromhex(case["payload"]))
+        blind.make_evaluator(plan, program).evaluate(bytes.fromhex(case["payload"]), key)

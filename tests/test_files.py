@@ -184,6 +184,8 @@ def test_an_endless_file_is_refused_without_reading_it_all() -> None:
 def test_a_missing_file_and_a_directory_are_refused_with_their_path(tmp_path: Path) -> None:
     with pytest.raises(FixInputError, match=r"cannot read .*absent: No such file"):
         files.read_bytes(tmp_path / "absent", limit=9)
+    with pytest.raises(FixInputError, match=r"cannot read .*absent: No such file"):
+        files.read_json(tmp_path / "absent")
     with pytest.raises(FixInputError, match=r"cannot read .*: Is a directory"):
         files.read_bytes(tmp_path, limit=9)
 

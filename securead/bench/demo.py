@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,17 +34,24 @@ from securead.models.autoencoder import AutoEncoder
 from securead.models.estimator import AnomalyDetector
 from securead.privacy.plan import PrivacyPlan
 from securead.protocols import registry
+from securead.protocols.choice import choose
+from securead.protocols.engine import Plan, Role
 
 HELD_OUT = 0.3
 _SEED = 0
 # From so many training records on, scale and threshold can be estimated privately at epsilon 1.
 _ENOUGH_RECORDS = 30_000
-# What each bank allows in total: detectors at epsilon 1, 1 and 3 compose to about 3.5.
+# What each bank allows in total: detectors at epsilon 1, 3 and 1 compose to about 3.4.
 _EPSILON_LIMIT = 4.0
 # What is trained, in this order, and the roles in which it is then scored.
-_ROLES = {"subspace-mahalanobis": ("same", "split"), "subspace-pca-residual": ("same",), "autoencoder": ("same",)}
+_ROLES: Mapping[str, tuple[Role, ...]] = {
+    "forest": ("same", "split"),
+    "autoencoder": ("same",),
+    "subspace-mahalanobis": ("same",),
+}
 _CONTROL_RECORDS = 20_000
-_ENGINE = "ckks"
+# A look-up moves tens of kilobytes a record: beyond this upload in all, a sample of the records is scored.
+_MOST_UPLOAD_BYTES = 128 << 20
 _SUBMITTER, _RECORDS = "submitter", "records.npz"
 
 Say = Callable[[str], None]
@@ -69,16 +76,34 @@ class Trained:
     name: str
     path: Path
     seconds: float
-    roles: tuple[str, ...]
+    roles: tuple[Role, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The records that are scored, in memory and as the file a client reads."""
+    """The records that are scored, in memory and as the file a client reads: what a bank would want scored."""
 
     X: Array
     y: Array | None
+    columns: tuple[str, ...]
     path: Path
+
+    def write(self) -> HeldOut:
+        """Write the file, which has no labels."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(self.path, X=self.X, columns=np.array(self.columns))
+        return self
+
+    def sample(self, rows: int, path: Path) -> HeldOut:
+        """At most so many records: every anomaly as far as half of them reach, the others drawn with a fixed seed."""
+        if len(self.X) <= rows:
+            return self
+        order = np.random.default_rng(_SEED).permutation(len(self.X))
+        if self.y is not None:
+            anomalies = order[self.y[order] == 1][: rows // 2]
+            order = np.concatenate([anomalies, order[self.y[order] == 0]])
+        kept = np.sort(order[:rows])
+        return HeldOut(self.X[kept], None if self.y is None else self.y[kept], self.columns, path).write()
 
 
 def run_demo(data: DemoData, out: Path, *, start_service: StartService, say: Say) -> Run:
@@ -89,7 +114,8 @@ def run_demo(data: DemoData, out: Path, *, start_service: StartService, say: Say
     work = out / "work"
     _clear(work)
     train_rows, held_rows = hold_out(len(data.table.X), data.table.y, HELD_OUT, seed=_SEED)
-    held = _write_held_out(data, held_rows, work / _SUBMITTER)
+    y = None if data.table.y is None else data.table.y[held_rows]
+    held = HeldOut(data.table.X[held_rows], y, data.table.columns, work / _SUBMITTER / _RECORDS).write()
     ledgers = (work / "banks").resolve()
     trained: list[Trained] = []
     sites: tuple[tuple[str, int], ...] = ()
@@ -98,7 +124,10 @@ def run_demo(data: DemoData, out: Path, *, start_service: StartService, say: Say
         say(f"training {recipe.name} privately among {len(recipe.sites)} banks")
         start = time.perf_counter()
         owner = None if data.owner is None else data.owner[train_rows]
-        gathered = gather(recipe, Path(), X=data.table.X[train_rows], columns=data.table.columns, owner=owner)
+        labels = None if data.table.y is None else data.table.y[train_rows]
+        gathered = gather(
+            recipe, Path(), X=data.table.X[train_rows], columns=data.table.columns, owner=owner, labels=labels
+        )
         sites = tuple((site.name, len(site.X)) for site in gathered.sites)
         detector = train_recipe(recipe, gathered)
         path = bundle.make(detector, recipe.name).save(work / "model-owner" / recipe.name)
@@ -135,16 +164,17 @@ def recipe_for(data: DemoData, kind: str, records: int, ledgers: Path) -> Recipe
     if data.recipe is not None:
         recipe = load_recipe(zoo_recipe(f"{data.recipe}_{detector}"))
     else:
-        private = {} if records < _ENOUGH_RECORDS else {"threshold": "private"}
-        if private and data.schema is None:
-            private["scaling"] = "private"
+        enough = records >= _ENOUGH_RECORDS
+        estimated = {"threshold": "private" if enough else "model"}
+        if enough and data.schema is None:
+            estimated["scaling"] = "private"
         recipe = Recipe(
             name=detector,
             sites=tuple(
                 SiteSection(name, share=share) for name, share in zip(data.sites, (6.0, 3.0, 1.0), strict=True)
             ),
             detector=detector,
-            parameters={"contamination": 0.01, **private},
+            parameters={"contamination": 0.01, **estimated},
             privacy=PrivacyPlan(epsilon=3.0 if detector == "autoencoder" else 1.0, delta=min(1e-6, 0.1 / records)),
             schema=data.schema,
         )
@@ -169,16 +199,14 @@ def _clear(work: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _write_held_out(data: DemoData, rows: Array, folder: Path) -> HeldOut:
-    """The held-out records as a file without labels: what a bank would want scored."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _RECORDS
-    np.savez_compressed(path, X=data.table.X[rows], columns=np.array(data.table.columns))
-    return HeldOut(data.table.X[rows], None if data.table.y is None else data.table.y[rows], path)
-
-
-def _score(model: Trained, role: str, held: HeldOut, url: str, folder: Path, say: Say) -> DetectorRun:
-    """Key generation, encryption, submission and decryption of all held-out records, each a process."""
+def _score(model: Trained, role: Role, held: HeldOut, url: str, folder: Path, say: Say) -> DetectorRun:
+    """Key generation, encryption, submission and decryption of held-out records, each a process."""
+    public = bundle.load_public(model.path).program
+    plans = {one: registry.plan_module(choose(public, one).name).make_plan(public, one) for one in model.roles}
+    plan = plans[role]
+    # The same records in every role.
+    rows = min(_MOST_UPLOAD_BYTES * one.rows_per_chunk // one.max_request_bytes for one in plans.values())
+    held = held.sample(rows, held.path.parent / f"sample-of-{rows}.npz")
     keys, request, answer, scores = (folder / name for name in ("keys", "request", "answer", "scores.csv"))
     folder.mkdir(parents=True, exist_ok=True)
     say(f"{model.name}, role {role}: making keys")
@@ -196,7 +224,7 @@ def _score(model: Trained, role: str, held: HeldOut, url: str, folder: Path, say
     local = ["--local", f"{request}.local"] if Path(f"{request}.local").exists() else []
     decrypted = run_command("decrypt", answer, "--keys", holder, "--out", scores, *local)
     clear = np.loadtxt(scores, delimiter=",", skiprows=1, ndmin=2)[:, 1]
-    return _compare(model, role, held, clear, _costs(made, encrypted, submitted, decrypted, role))
+    return _compare(model, plan, held, clear, _costs(made, encrypted, submitted, decrypted, plan))
 
 
 @dataclass(frozen=True)
@@ -211,12 +239,12 @@ class _Costs:
 
 
 def _costs(
-    made: dict[str, Any], encrypted: dict[str, Any], submitted: dict[str, Any], decrypted: dict[str, Any], role: str
+    made: dict[str, Any], encrypted: dict[str, Any], submitted: dict[str, Any], decrypted: dict[str, Any], plan: Plan
 ) -> _Costs:
-    # The service needs no key; in role split the submitter must be given the public one.
-    key_bytes = made["public_bytes"] if role == "split" else 0
+    # In role split the submitter must be given the public key; some engines' service needs it, too.
+    key_bytes = made["public_bytes"] if plan.role == "split" or plan.evaluation_key_bytes else 0
     up, down, server = encrypted["bytes"], submitted["bytes_down"], submitted["server_seconds"]
-    holder = "key holder" if role == "split" else "submitter"
+    holder = "key holder" if plan.role == "split" else "submitter"
     phases = (
         Phase("make keys", holder, made["seconds"], key_bytes),
         Phase("encrypt", "submitter", encrypted["seconds"], up),
@@ -227,7 +255,7 @@ def _costs(
     return _Costs(key_bytes, up, down, server, encrypted["seconds"], decrypted["seconds"], phases)
 
 
-def _compare(model: Trained, role: str, held: HeldOut, encrypted: Array, costs: _Costs) -> DetectorRun:
+def _compare(model: Trained, plan: Plan, held: HeldOut, encrypted: Array, costs: _Costs) -> DetectorRun:
     """Three worlds side by side: the float detector, the integer program, the encrypted run."""
     from scipy.stats import spearmanr
 
@@ -236,13 +264,12 @@ def _compare(model: Trained, role: str, held: HeldOut, encrypted: Array, costs: 
     integer = stored.program.score(held.X)
     exact = model.detector.anomaly_score(held.X)
     controls = _controls(model.detector, held)
-    plan = registry.plan_module(_ENGINE).make_plan(public.program, "split" if role == "split" else "same")
     auroc_float, ap_float = _areas(held.y, exact)
     auroc_encrypted, ap_encrypted = _areas(held.y, encrypted)
     result = DetectorResult(
         name=model.name,
-        engine=_ENGINE,
-        role=role,
+        engine=plan.engine,
+        role=plan.role,
         epsilon=public.privacy.epsilon,
         delta=public.privacy.delta if public.privacy.private else None,
         auroc_float=auroc_float,
@@ -273,7 +300,7 @@ def _compare(model: Trained, role: str, held: HeldOut, encrypted: Array, costs: 
         controls=controls,
         training=model.detector.training_,
         threshold=public.threshold.value,
-        threshold_origin=public.threshold.origin,
+        threshold_origin=public.threshold.in_words(),
         privacy=public.privacy.in_words(),
         phases=(Phase("train", "three banks", model.seconds), *costs.phases),
         parameters=plan.describe(),

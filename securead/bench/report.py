@@ -90,7 +90,7 @@ def _page(run: Run) -> ET.Element:
         element("style", stylesheet()),
     )
     parts = [_header(run, groups)]
-    parts += [_detector(group, pictures, cards=group is not groups[0]) for group in groups]
+    parts += [_detector(group, pictures, run.rows_held_out, cards=group is not groups[0]) for group in groups]
     parts += [_roles(run), _not_guaranteed(run)]
     footer = element("footer", element("p", f"securead {run.version}, {run.created}. This page is complete in itself."))
     return element("html", head, element("body", element("main", *parts), footer), lang="en")
@@ -167,10 +167,10 @@ def _card(name: str, value: str, unit: str, more: str, *, alarm: bool = False) -
     return element("div", element("dt", name), shown, element("dd", more, class_="more"), class_=kind)
 
 
-def _detector(group: Group, pictures: Pictures, *, cards: bool) -> ET.Element:
+def _detector(group: Group, pictures: Pictures, held_out: int, *, cards: bool) -> ET.Element:
     run = group.main
     ran = "; ".join(f"{one.result.engine}, role {one.result.role}" for one in group.runs)
-    rows = counted(len(run.float_scores), "record")
+    rows = wording.scored_words(run, held_out)
     said = wording.verdicts(run)
     known = certainty(run.y, run.encrypted_scores) if said and run.y is not None else None
     shown, learnt = list(exhibits.found(run, known, pictures)), list(exhibits.trained(run, pictures))
@@ -205,7 +205,7 @@ def _detector(group: Group, pictures: Pictures, *, cards: bool) -> ET.Element:
     links = [element("a", title, href=f"#{group.anchor}-{name}") for name, title, _ in chapters]
     parts = [
         element("h2", group.title, id=f"{group.anchor}-title"),
-        element("p", f"{rows} scored under encryption ({ran}).", class_="quiet"),
+        element("p", f"{rows} ({ran}).", class_="quiet"),
         element("nav", *links, aria_label=f"On {group.title}", class_="chapters"),
         *([_cards(group)] if cards else []),
         *(_verdict(said) if said else [element("p", wording.NO_LABELS, class_="verdict even")]),

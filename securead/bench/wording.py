@@ -210,6 +210,20 @@ def spanned(interval: Interval) -> str:
     return f"{signed(interval[0])} to {signed(interval[1])}"
 
 
+def scored_words(run: DetectorRun, held_out: int) -> str:
+    """How many records were scored, and which where they are a sample."""
+    rows = len(run.float_scores)
+    if rows >= held_out:
+        return f"{counted(rows, 'record')} scored under encryption"
+    words = (
+        f"A sample of {rows:,} of the {counted(held_out, 'held-out record')} scored under encryption, to keep uploads"
+    )
+    if run.y is None:
+        return f"{words} small"
+    share = percent(float(np.mean(run.y == 1)))
+    return f"{words} small. Its anomalies, {share} of it, are not thinned out like the rest, which raises precision"
+
+
 def threshold_words(run: DetectorRun) -> str:
     """What the threshold flags among the decrypted scores and, with labels, what of that is right."""
     flagged = run.encrypted_scores > run.threshold
@@ -285,14 +299,15 @@ def not_guaranteed(run: Run) -> tuple[tuple[str, str], ...]:
     results = [one.result for one in run.detectors]
     items = [
         (
-            "Answers are not sanitised in this version.",
+            "Answers of CKKS are not sanitised in this version.",
             "The noise in an encrypted answer depends on the model: a key holder can solve for the model's weights. "
-            "Serve only key holders to whom you would give the model.",
+            "Serve only key holders to whom you would give the model. Answers of BFV look-ups are sanitised.",
         ),
         (
             "Honest scores give a model away too.",
-            "A quadratic score of d columns has (d+1)(d+2)/2 unknown coefficients (465 for 29 columns). Who knows "
-            "about as many records with their scores, the count that the program publishes, can fit a copy.",
+            "A quadratic score of d columns has (d+1)(d+2)/2 unknown coefficients (465 for 29 columns), a forest an "
+            "unknown for nearly every leaf. Who knows about as many records with their scores, the count that the "
+            "program publishes, can fit a copy.",
         ),
         (
             "Bounds are public.",

@@ -28,7 +28,7 @@ def rebuild(out: Path) -> dict[str, str]:
             data = gather(recipe, path.parent)
         elif payments is not None:
             table = read_table(payments)
-            data = gather(recipe, path.parent, X=table.X, columns=table.columns)
+            data = gather(recipe, path.parent, X=table.X, columns=table.columns, labels=table.y)
         else:
             print(f"{path.parent.name}: left out, SECUREAD_DATA names no folder with {PAYMENTS_FILE}")
             continue

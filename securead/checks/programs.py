@@ -6,8 +6,9 @@ import numpy as np
 
 from securead.data.encoder import Encoder
 from securead.data.schema import Column, Schema
-from securead.program.builder import ProgramBuilder
-from securead.program.polynomial import Program
+from securead.program.builder import ProgramBuilder, table_program
+from securead.program.geometry import Bins, Trees
+from securead.program.program import Program
 
 
 def encoder(features: int, *, limit: float = 8.0, fraction_bits: int = 14) -> Encoder:
@@ -69,3 +70,37 @@ def of_degree_eight() -> Program:
         value = build.product(value, value)
     build.affine([(np.ones((1, 2)), value)], fraction_bits=build.fraction_bits(value))
     return build.finish(tolerance=1.0, honest_extraction_rows=2)
+
+
+def forest(
+    trees: int = 50, depth: int = 6, *, features: int = 6, entry_bits: int = 8, seed: int = 0, empty: int = 0
+) -> Program:
+    """Complete trees with random splits and entries; the first `empty` trees hold nothing but zeros."""
+    rng, grid = np.random.default_rng(seed), encoder(features)
+    nodes = trees * ((1 << depth) - 1)
+    geometry = Trees(
+        depth,
+        tuple(rng.integers(0, features, nodes).tolist()),
+        (1,) * nodes,
+        tuple(rng.integers(-grid.bound // 4, grid.bound // 4, nodes).tolist()),
+    )
+    tables = [rng.random(1 << depth) * (tree >= empty) for tree in range(trees)]
+    # Every table's entries up to a constant that moves from one table to another.
+    rows = trees * ((1 << depth) - 1) + 1
+    return table_program(grid, geometry, tables, entry_bits=entry_bits, honest_extraction_rows=rows)
+
+
+def histogram(features: int = 5, *, bins: int = 7, entry_bits: int = 10, seed: int = 0) -> Program:
+    """A histogram of each column, of `bins` bins and fewer."""
+    rng, grid = np.random.default_rng(seed), encoder(features)
+    counts = [max(2, bins - at) for at in range(features)]
+    edges = [np.sort(rng.choice(np.arange(-grid.bound, grid.bound), count - 1, replace=False)) for count in counts]
+    geometry = Bins(tuple(range(features)), tuple(tuple(cut.tolist()) for cut in edges))
+    tables = [rng.random(count) for count in counts]
+    rows = sum(counts) - features + 1
+    return table_program(grid, geometry, tables, entry_bits=entry_bits, honest_extraction_rows=rows)
+
+
+def small_tables(*, seed: int = 0) -> Program:
+    """Five trees of eight leaves in four features, one of them all zeros: what every engine of tables carries."""
+    return forest(5, 3, features=4, entry_bits=6, seed=seed, empty=1)

@@ -63,7 +63,10 @@ def command(
         run = run_demo(chosen, out, start_service=serve, say=say)
         bar.update(task, description="done")
     Console(highlight=False).print(_table(run))
-    for sentence in run.detectors[-1].privacy:
+    sampled = {len(one.encrypted_scores) for one in run.detectors if len(one.encrypted_scores) < run.rows_held_out}
+    for rows in sorted(sampled):
+        screen.print(f"(look-ups were scored on a sample of {rows:,} of them that keeps every anomaly)", markup=False)
+    for sentence in run.detectors[0].privacy:
         screen.print(sentence, markup=False)
     took = time.perf_counter() - start
     screen.print(f"{took:.0f} s in all; look at {out / 'report.html'}, {out / 'summary.json'}", markup=False)

@@ -14,7 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from securead.client.keys import KeyRecord
     from securead.models.bundle import PublicModel
-    from securead.program.polynomial import PublicProgram
+    from securead.program.program import PublicProgram
     from securead.protocols.engine import Plan
 
 Pairs = tuple[tuple[str, str], ...]
@@ -82,7 +82,7 @@ def _show_bundle(screen: Console, path: Path, model: PublicModel) -> None:
         ("created", f"{model.created}, by securead {model.version}"),
         ("digest", model.digest),
         ("program digest", program.digest),
-        ("threshold", f"{model.threshold.value:.6g} ({model.threshold.origin})"),
+        ("threshold", f"{model.threshold.value:.6g} ({model.threshold.in_words()})"),
         ("halves here", "public and secret" if secret else "public"),
     )
     _pairs(screen, f"Model {model.name}", model_facts)
@@ -104,15 +104,31 @@ def _show_bundle(screen: Console, path: Path, model: PublicModel) -> None:
     screen.print(Text("Privacy", style="bold"))
     for sentence in model.privacy.in_words():
         screen.print(Text(sentence))
+    from securead.protocols.choice import carriers
+
+    bare = [spec.name for spec in carriers(program) if not spec.sanitised]
+    fewer = f"; answers of {', '.join(bare)} are not sanitised, so a key holder needs fewer" if bare else ""
     screen.print(
         Text(
-            f"The model itself: {program.honest_extraction_rows:,} honest scores suffice to solve for its weights, "
-            "whatever the engine; until answers are sanitised, a key holder needs fewer."
+            f"The model itself: {program.honest_extraction_rows:,} honest scores suffice to solve for its secret half, "
+            f"whatever the engine{fewer}."
         )
     )
 
 
 def _show_program(screen: Console, program: PublicProgram) -> None:
+    from securead.program.table import PublicTable
+
+    if isinstance(program, PublicTable):
+        sizes = program.sizes
+        facts = (
+            ("geometry", f"{program.geometry.type_tag}, public"),
+            ("tables", f"{len(sizes)}, secret"),
+            ("entries", f"{sum(sizes):,}, whole numbers from 0 to {program.largest}"),
+            ("score", f"a sum of {len(sizes)} entries, below 2^{program.score_bits}, in units of {program.unit:.4g}"),
+        )
+        _pairs(screen, "Program (tables, one entry of each added up)", facts)
+        return
     steps = [
         (str(at), step.type_tag, str(step.width), str(step.fraction_bits), str(step.bound_bits))
         for at, step in enumerate(program.steps)
@@ -145,6 +161,7 @@ def _facts(plan: Plan, program: PublicProgram) -> Pairs:
         *plan.describe(),
         ("a request chunk, at most", size(plan.max_request_bytes)),
         ("an answer chunk, at most", size(plan.max_answer_bytes)),
+        *([("public key, sent once, at most", size(most))] if (most := plan.evaluation_key_bytes) else []),
         ("tolerance of the program", f"{program.tolerance:.3g}"),
         ("plan digest", plan.digest),
     )
@@ -183,8 +200,9 @@ def _show_messages(screen: Console, path: Path) -> None:
             for envelope in wire.read_all(stream, max_payload=path.stat().st_size):
                 header = envelope.header
                 first = first or header
-                at = f"{header.chunk + 1} of {header.chunks}"
-                rows.append((at, str(header.rows), size(len(envelope.payload)), header.request[:40]))
+                key = header.kind == "key"
+                at = "public key" if key else f"{header.chunk + 1} of {header.chunks}"
+                rows.append((at, "-" if key else str(header.rows), size(len(envelope.payload)), header.request))
         except RejectMessageError as error:
             raise FixInputError(
                 f"{path}: {error.what}",
@@ -199,5 +217,7 @@ def _show_messages(screen: Console, path: Path) -> None:
         ("program digest", first.program),
         ("plan digest", first.plan),
     )
-    _pairs(screen, f"{first.kind.capitalize()} in {path}", facts)
+    # A request may open with its owner's public key.
+    kind = "request" if first.kind == "key" else first.kind
+    _pairs(screen, f"{kind.capitalize()} in {path}", facts)
     _rows(screen, "Chunks", ("chunk", "rows", "payload", "request"), rows)

@@ -27,9 +27,9 @@ def encrypt(
     names is taken in the model's order. Values out of the schema's bounds are clipped and counted, or refused, as
     the model's schema says.
 
-    Writes FILE, which only the key holder can open. In role same it may also write FILE.local, readable by you
-    alone: the part of the scores that you compute yourself. It says something about your records: never send it;
-    decrypt needs it.
+    Writes FILE, which only the key holder can open. Where the service needs the public key to mask its answers, FILE
+    opens with it. In role same it may also write FILE.local, readable by you alone: the part of the scores that you
+    compute yourself. It says something about your records: never send it; decrypt needs it.
 
     \b
     Example:
@@ -57,8 +57,9 @@ def submit(
 ) -> None:
     """Send a request file to the service and collect its encrypted answer.
 
-    Needs no key. The service sees ciphertext, how many rows there are and which key they are for. If it is restarted
-    meanwhile, chunks are sent again; if you interrupt this, the same call goes on where it stopped (FILE.part).
+    Needs no key. The service sees ciphertext, how many rows there are and which key they are for; where its engine
+    masks answers, also the public key that the request file then carries. If it is restarted meanwhile, chunks are
+    sent again; if you interrupt this, the same call goes on where it stopped (FILE.part).
 
     Writes the answer file, which only the key holder can open.
 
@@ -129,8 +130,8 @@ def score(
 ) -> None:
     """Encrypt records, have them scored and decrypt the scores: encrypt, submit and decrypt in one.
 
-    The service sees ciphertext and how many rows there are, never a record or a score. Writes a CSV file
-    row,score,anomaly, readable by you alone.
+    The service sees ciphertext and how many rows there are, and a public key where its engine masks answers, never a
+    record or a score. Writes a CSV file row,score,anomaly, readable by you alone.
 
     \b
     Example:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from securead.cli import options
+
+if TYPE_CHECKING:
+    from securead.serving.loaded import LoadedModel
 
 
 def command(
@@ -29,10 +33,12 @@ def command(
 
     Loads the secret half of each bundle, prints its address as soon as it accepts connections, and runs until it is
     interrupted or terminated; requests in work are finished first. Whoever can reach it can have records scored; who
-    may, is for the network in front of it to decide. It sees ciphertext, row counts and key ids, and keeps none.
+    may, is for the network in front of it to decide. It sees ciphertext, row counts and key ids, and keeps none. An
+    engine that masks its answers needs owners' public keys: clients send them by themselves, and they are held in
+    memory only, the least recently used forgotten first.
 
-    Answers are not sanitised in this version: a key holder can solve for the model's weights. Serve only to those who
-    may know the model.
+    Answers of the engine ckks are not sanitised in this version: a key holder can solve for the model's weights. Serve
+    such models only to those who may know them. Answers of the engine bfv tell the scores and no more.
 
     \b
     Examples:
@@ -40,12 +46,19 @@ def command(
       securead serve bundles/payments --no-tls --port 0
     """
     from securead.cli.screen import say
-    from securead.serving.process import URL_PREFIX, WARNING, Address, run
+    from securead.serving.process import URL_PREFIX, Address, run
 
     address = Address(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, no_tls=no_tls)
 
-    def announce(url: str) -> None:
-        say(f"warning: {WARNING}", "yellow")
+    def announce(url: str, models: Sequence[LoadedModel]) -> None:
+        for model in models:
+            if model.unsanitised:
+                engines = ", ".join(model.unsanitised)
+                say(
+                    f"warning: answers of {engines} for {model.name} are not sanitised in this version: whoever holds "
+                    "a decryption key can solve for its weights. Serve it only to those who may know the model.",
+                    "yellow",
+                )
         print(f"{URL_PREFIX}{url}", flush=True)
 
     run(

@@ -17,7 +17,10 @@ def command(
         Path | None,
         typer.Option("--data", metavar="FILE", help="Split these records among the sites by their shares."),
     ] = None,
-    label: Annotated[str | None, typer.Option("--label", help="The label column of --data; it is not used.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", help="The column of known anomalies, for thresholds by false alarms or costs."),
+    ] = None,
     passphrase_file: options.PassphraseFile = None,
 ) -> None:
     """Train one detector over several sites and compile it into a bundle.
@@ -56,6 +59,7 @@ def command(
       transform = "log"
     """
     import shutil
+    from dataclasses import replace
 
     from securead.cli.screen import StepBar, say
     from securead.client.messages import refuse_unwritable
@@ -67,10 +71,12 @@ def command(
     # Found out after training, this would cost the sites a budget and leave nothing for it.
     refuse_unwritable(out / bundle.PUBLIC_FILE)
     features = () if plan.schema is None else plan.schema.names
-    table = None if data is None else read_table(data, label=label, features=features)
-    gathered = (
-        gather(plan, recipe.parent) if table is None else gather(plan, recipe.parent, X=table.X, columns=table.columns)
-    )
+    plan = replace(plan, label=label or plan.label)
+    if data is None:
+        gathered = gather(plan, recipe.parent)
+    else:
+        table = read_table(data, label=plan.label, features=features)
+        gathered = gather(plan, recipe.parent, X=table.X, columns=table.columns, labels=table.y)
     running = out.with_name(out.name + ".training")
     with StepBar() as bar:
         trained = bundle.make(train_recipe(plan, gathered, progress=bar.step, checkpoint=running), plan.name)

@@ -4,7 +4,8 @@
     DIR/secret/    for the key holder alone (0700): the same three, and secret.key (0600, sealed on request)
 
 Each half stands by itself, so `public/` can be handed over as it is. In role `same` the submitter holds the secret
-half and encrypts with it, which halves the upload.
+half and encrypts with it, which halves the upload. Where the service needs the public key to mask answers, whoever
+encrypts has it: in role `same` DIR/secret/ holds a copy of public.key.
 """
 
 from __future__ import annotations
@@ -45,12 +46,16 @@ class KeyRecord:
 
 @dataclass(frozen=True, eq=False)
 class SubmitterKeys:
-    """What it takes to encrypt: in role `split` a public key, in role `same` the secret one."""
+    """What it takes to encrypt: in role `split` a public key, in role `same` the secret one.
+
+    `evaluation_key`: the public key as the service is sent it, where the plan asks for one.
+    """
 
     model: PublicModel
     plan: Plan
     record: KeyRecord
     key: SecretKey | PublicKey = field(repr=False)
+    evaluation_key: bytes | None = field(default=None, repr=False)
 
     def encryptor(self) -> Encryptor:
         """An encryptor for the plan."""
@@ -85,7 +90,7 @@ class Keys:
     def submitter(self) -> SubmitterKeys:
         """The encrypting side."""
         key = self.secret if self.record.role == "same" else self.public
-        return SubmitterKeys(self.model, self.plan, self.record, key)
+        return SubmitterKeys(self.model, self.plan, self.record, key, _evaluation_key(self.plan, self.public))
 
     @property
     def holder(self) -> HolderKeys:
@@ -107,6 +112,8 @@ class Keys:
                 files.write_json(half / PLAN_FILE, codec.to_plain(self.plan))
                 files.write_json(half / KEY_FILE, codec.to_plain(self.record))
             files.write_atomic(public / PUBLIC_KEY_FILE, self.public.to_bytes())
+            if self.plan.evaluation_key_bytes and self.record.role == "same":
+                files.write_atomic(secret / PUBLIC_KEY_FILE, self.public.to_bytes())
             files.write_secret(secret / SECRET_KEY_FILE, self.secret.to_bytes(), passphrase=passphrase)
             os.rename(fresh, directory)
         except OSError as error:
@@ -151,13 +158,20 @@ def load_submitter(directory: Path | str, *, passphrase: str | None = None) -> S
                 f"{directory} holds no public key", remedy="In role split, encrypt with the directory DIR/public."
             )
         model, plan = _read_common(half, record)
-        public = registry.owner_module(plan.engine).public_key_from_bytes(
-            plan, files.read_bytes(half / PUBLIC_KEY_FILE, limit=MAX_KEY_BYTES)
-        )
-        _check_key_id(half, record, public.key_id)
-        return SubmitterKeys(model, plan, record, public)
+        public = _read_public(half, record, plan)
+        return SubmitterKeys(model, plan, record, public, _evaluation_key(plan, public))
     holder = load_holder(directory, passphrase=passphrase)
-    return SubmitterKeys(holder.model, holder.plan, holder.record, holder.key)
+    if not holder.plan.evaluation_key_bytes:
+        return SubmitterKeys(holder.model, holder.plan, holder.record, holder.key)
+    half = _half(directory, "public") or _half(directory / "secret", "public")
+    if half is None:
+        raise UseOtherKeyError(
+            f"{directory} holds no public key, which the service needs to mask its answers",
+            remedy="Give the whole key directory, or copy DIR/public/public.key into DIR/secret.",
+        )
+    _read_common(half, holder.record)
+    evaluation = _evaluation_key(holder.plan, _read_public(half, holder.record, holder.plan))
+    return SubmitterKeys(holder.model, holder.plan, holder.record, holder.key, evaluation)
 
 
 def load_holder(directory: Path | str, *, passphrase: str | None = None) -> HolderKeys:
@@ -182,9 +196,7 @@ def load_keys(directory: Path | str, *, passphrase: str | None = None) -> Keys:
     if half is None:
         raise UseOtherKeyError(f"{directory} lacks its half public/", remedy="Give the whole key directory.")
     _read_common(half, holder.record)
-    content = files.read_bytes(half / PUBLIC_KEY_FILE, limit=MAX_KEY_BYTES)
-    public = registry.owner_module(holder.plan.engine).public_key_from_bytes(holder.plan, content)
-    _check_key_id(half, holder.record, public.key_id)
+    public = _read_public(half, holder.record, holder.plan)
     return Keys(holder.model, holder.plan, holder.record, holder.key, public)
 
 
@@ -225,6 +237,17 @@ def _read_common(half: Path, record: KeyRecord) -> tuple[PublicModel, Plan]:
             f"the files of {half} do not belong together", remedy="They were mixed up or changed: make new keys."
         )
     return model, plan
+
+
+def _read_public(half: Path, record: KeyRecord, plan: Plan) -> PublicKey:
+    content = files.read_bytes(half / PUBLIC_KEY_FILE, limit=MAX_KEY_BYTES)
+    public = registry.owner_module(plan.engine).public_key_from_bytes(plan, content)
+    _check_key_id(half, record, public.key_id)
+    return public
+
+
+def _evaluation_key(plan: Plan, public: PublicKey) -> bytes | None:
+    return public.to_bytes() if plan.evaluation_key_bytes else None
 
 
 def _check_key_id(half: Path, record: KeyRecord, key_id: str) -> None:

@@ -1,7 +1,9 @@
 """Files of messages: requests, answers, the local notes that belong to a request, and how they come to disk.
 
 A request or answer file is a concatenation of envelopes (`protocols.wire`), one a chunk, in order. `checked` reads
-one and refuses what is missing, doubled, replayed or foreign. Every file here appears whole or not at all.
+one and refuses what is missing, doubled, replayed or foreign. A request for an engine that masks its answers opens
+with its owner's public key (`leading_key`), so that whoever submits the file needs no other. Every file here appears
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -86,20 +88,31 @@ def existing_file(path: Path) -> Iterator[BinaryIO]:
 def checked(stream: BinaryIO, kind: Literal["request", "answer"], *, where: Path) -> Iterator[wire.Envelope]:
     """The envelopes of one request or one answer, complete and in order, one in memory at a time.
 
-    Raises `RejectMessageError` for an empty, truncated or damaged file, a missing chunk (naming it), a chunk that
-    occurs twice and one that belongs to another request.
+    The key that a request opens with is checked to be its own, and left out. Raises `RejectMessageError` for an empty,
+    truncated or damaged file, a missing chunk (naming it), a chunk that occurs twice and one that belongs to another
+    request.
     """
     size = os.fstat(stream.fileno()).st_size
     first: wire.Header | None = None
+    key: wire.Header | None = None
     expected = 0
     for envelope in _located(wire.read_all(stream, max_payload=size), where):
         header = envelope.header
+        if header.kind == "key" and kind == "request" and key is None and first is None:
+            key = header
+            continue
         if header.kind != kind:
             raise RejectMessageError(
                 f"{where} holds a message of kind {header.kind!r}, wanted: {kind!r}",
                 remedy="`securead encrypt` writes requests, `securead submit` turns them into answers.",
             )
         first = first or header
+        if key is not None and _owner(header) != _owner(key):
+            raise RejectMessageError(
+                f"{where}: the key that it opens with belongs to another request",
+                value=key.key,
+                remedy="The file was mixed from several: encrypt again.",
+            )
         if _common(header) != _common(first):
             raise RejectMessageError(
                 f"{where}: chunk {header.chunk} belongs to another request than the chunks before it",
@@ -118,6 +131,14 @@ def checked(stream: BinaryIO, kind: Literal["request", "answer"], *, where: Path
         raise RejectMessageError(f"{where} is empty", remedy="Write it again.")
     if expected < first.chunks:
         raise _missing(where, expected, first)
+
+
+def leading_key(stream: BinaryIO, *, where: Path) -> wire.Envelope | None:
+    """The key that a request file opens with, if it does; the stream is at its start again afterwards."""
+    size = os.fstat(stream.fileno()).st_size
+    first = next(_located(wire.read_all(stream, max_payload=size), where), None)
+    stream.seek(0)
+    return first if first is not None and first.header.kind == "key" else None
 
 
 def refuse_foreign(header: wire.Header, record: KeyRecord, *, where: object) -> None:
@@ -273,7 +294,12 @@ def _line(cls: type[T], stream: TextIO, path: Path) -> T:
 
 def _common(header: wire.Header) -> tuple[object, ...]:
     """What all chunks of a request and of its answer share."""
-    return (header.engine, header.role, header.program, header.plan, header.key, header.request, header.chunks)
+    return (*_owner(header), header.chunks)
+
+
+def _owner(header: wire.Header) -> tuple[object, ...]:
+    """What a key shares with the request that it opens."""
+    return (header.engine, header.role, header.program, header.plan, header.key, header.request)
 
 
 def _located(envelopes: Iterable[wire.Envelope], where: Path) -> Iterator[wire.Envelope]:

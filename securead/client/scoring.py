@@ -11,7 +11,7 @@ import numpy as np
 from securead.client import workflow
 from securead.client.keys import Keys, make_keys
 from securead.client.results import Scores
-from securead.client.service import Offer, Service
+from securead.client.service import ModelReplacedError, Offer, Service
 from securead.client.watch import Watch
 from securead.data.schema import Array, Schema
 from securead.errors import FixInputError, UseOtherKeyError
@@ -69,8 +69,10 @@ class Client:
         try:
             records = as_records(X, keys.model.program.encoder.schema)
             return workflow.score_records(self._service, keys, records, watch=self._watch)
-        except UseOtherKeyError:
-            self._keys.pop(name, None)  # the service has another model by now: the next call fetches it
+        except ModelReplacedError:
+            # The next call fetches the model again. Never after a failed decryption: a service that tampers with an
+            # answer would see by that call whether it had decrypted.
+            self._keys.pop(name, None)
             raise
 
 

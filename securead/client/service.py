@@ -3,7 +3,7 @@
 Guarantees: nothing travels unencrypted to another machine (http is for loopback only); a certificate that does not
 verify ends the call; no reply is read beyond the size an honest one can have; a service that is restarted between
 or during calls loses nothing, because a chunk is sent again, byte for byte, until `patience` runs out; a refusal
-(4xx) is never repeated.
+(4xx) is never repeated, but for one: a service that lacks the owner's public key is sent it, and the chunk again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from securead.client.watch import Silent, Watch
 from securead.errors import (
     FixConfigurationError,
     FixInputError,
+    RegisterKeyError,
     RejectMessageError,
     RetryLaterError,
     SecureadError,
+    UseOtherKeyError,
 )
 from securead.models.bundle import MAX_PUBLIC_BYTES, PublicModel, check_name
 from securead.protocols import wire
@@ -42,6 +44,7 @@ ENVELOPE_BYTES = wire.MAX_HEADER_BYTES + 64
 SECONDS_HEADER = "X-Securead-Seconds"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _BUSY = {502, 503, 504}
+_DONE = {200, 204}
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,27 @@ class Offers:
 
 
 @dataclass(frozen=True)
+class KeyHeld:
+    """The reply to the question whether a service holds a key."""
+
+    held: bool
+
+
+@dataclass(frozen=True)
 class Answered:
-    """One answer chunk, parsed and as it came, the bytes sent for it and the CPU seconds the service says it took."""
+    """One answer chunk, parsed and as it came, the bytes sent for it and the CPU seconds the service says it took.
+
+    `sent` includes what was sent in vain because the service lacked the key, and the key.
+    """
 
     envelope: wire.Envelope
     message: bytes
     sent: int
     server_seconds: float
+
+
+class ModelReplacedError(UseOtherKeyError):
+    """The service has another model or other parameters by now (HTTP 409): keys for it are of no more use there."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,9 @@ class Service:
         watch: Watch | None = None,
     ) -> None:
         self.url, loopback = _check_url(url)
+        self._ensured: set[tuple[str, str]] = set()
         self._patience, self._watch = patience, watch or Silent()
+        self._breaks = 0  # connections that failed so far: behind each may be a service that was restarted
         self._http = httpx.Client(
             verify=_trust(ca),
             timeout=httpx.Timeout(timeout, connect=10.0),
@@ -132,15 +151,33 @@ class Service:
             raise RejectMessageError(f"the service sent another model than {name!r}", value=model.name)
         return model
 
-    def score(self, name: str, request: wire.Envelope, plan: Plan) -> Answered:
-        """Send one request chunk and check that the answer is the answer to it."""
+    def ensure_key(self, name: str, key: wire.Envelope) -> int:
+        """Register an owner's public key unless the service holds it; the bytes sent for it.
+
+        Asking first costs a few bytes, and saves a chunk that would be sent in vain. One connection asks once.
+        """
+        if (name, key.header.key) in self._ensured:
+            return 0
+        self._ensured.add((name, key.header.key))
+        reply = self._call("GET", f"/v1/models/{name}/keys/{key.header.key}", limit=MAX_ERROR_BYTES)
+        known: KeyHeld = self._parse(KeyHeld, reply.body, "whether a key is held")
+        return 0 if known.held else self.register_key(name, key)
+
+    def register_key(self, name: str, key: wire.Envelope) -> int:
+        """Have the service hold an owner's public key, an envelope of kind "key"; the bytes sent for it."""
+        message = key.to_bytes()
+        self._call("PUT", f"/v1/models/{name}/keys/{key.header.key}", content=message, limit=MAX_ERROR_BYTES)
+        return len(message)
+
+    def score(self, name: str, request: wire.Envelope, plan: Plan, key: wire.Envelope | None = None) -> Answered:
+        """Send one request chunk and check that the answer is the answer to it.
+
+        `key`: the owner's public key, registered when the service says that it lacks it, and the same bytes sent
+        again. Raises `RegisterKeyError` when there is none to register, or when the service lacks the key it has just
+        taken although no connection broke since: one that restarts forgets keys, one that does not must keep them.
+        """
         message = request.to_bytes()
-        reply = self._call(
-            "POST",
-            f"/v1/models/{name}/score",
-            content=message,
-            limit=plan.max_answer_bytes + ENVELOPE_BYTES,
-        )
+        reply, sent = self._answered(name, message, plan, key)
         answer = wire.from_bytes(reply.body, max_payload=plan.max_answer_bytes)
         if answer.header != replace(request.header, kind="answer"):
             raise RejectMessageError(
@@ -149,7 +186,30 @@ class Service:
                 value=_difference(request.header, answer.header),
                 remedy="Something between you and the service mixes up replies, or replays them: tell its operator.",
             )
-        return Answered(answer, reply.body, len(message), _seconds(reply.headers.get(SECONDS_HEADER)))
+        return Answered(answer, reply.body, sent, _seconds(reply.headers.get(SECONDS_HEADER)))
+
+    def _answered(self, name: str, message: bytes, plan: Plan, key: wire.Envelope | None) -> tuple[_Reply, int]:
+        """The reply to a request chunk, the key registered where that is asked for, and all bytes sent."""
+        start, sent, registered_at = time.monotonic(), 0, -1
+        path, limit = f"/v1/models/{name}/score", plan.max_answer_bytes + ENVELOPE_BYTES
+        while True:
+            sent += len(message)
+            try:
+                return self._call("POST", path, content=message, limit=limit), sent
+            except RegisterKeyError as error:
+                if key is None:
+                    raise RegisterKeyError(
+                        error.what, remedy="The request does not carry its owner's public key: encrypt again."
+                    ) from error
+                if self._breaks == registered_at or (registered_at >= 0 and time.monotonic() - start > self._patience):
+                    raise RegisterKeyError(
+                        "the service lacks a key that it has just taken",
+                        where=self.url,
+                        value=key.header.key,
+                        remedy="Tell its operator; if several services answer at this address, they share no keys.",
+                    ) from error
+            sent += self.register_key(name, key)
+            registered_at = self._breaks
 
     def _parse(self, cls: type[Any], body: bytes, what: str) -> Any:
         try:
@@ -170,8 +230,10 @@ class Service:
                 if reply.status not in _BUSY:
                     break
                 problem, wished = f"{self.url} is busy", _seconds(reply.headers.get("Retry-After"))
+                self._breaks += reply.status != 503  # a proxy that has lost its connection to the service
             except httpx.TransportError as error:
                 problem, wished = self._passing(error), 0.0
+                self._breaks += 1
             left = self._patience - (time.monotonic() - start)
             if left <= 0:
                 raise RetryLaterError(
@@ -181,14 +243,14 @@ class Service:
             self._watch.waiting(f"{problem}; trying for another {left:.0f} s")
             time.sleep(min(left, max(wished, pause) * random.uniform(0.8, 1.2)))  # noqa: S311  (jitter, no secret)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        if reply.status != 200:
+        if reply.status not in _DONE:
             raise self._refusal(reply)
         return reply
 
     def _once(self, method: str, path: str, content: bytes | None, limit: int) -> _Reply:
         headers = {"Content-Type": "application/octet-stream"} if content is not None else {}
         with self._http.stream(method, self.url + path, content=content, headers=headers) as response:
-            limit = limit if response.status_code == 200 else MAX_ERROR_BYTES
+            limit = limit if response.status_code in _DONE else MAX_ERROR_BYTES
             body = bytearray()
             for part in response.iter_raw():
                 body += part
@@ -239,6 +301,8 @@ class Service:
         known = getattr(errors, name, None)
         if not isinstance(known, type) or not issubclass(known, SecureadError):
             known = RetryLaterError if reply.status >= 500 else RejectMessageError
+        if known is UseOtherKeyError and reply.status == 409:
+            known = ModelReplacedError
         error: SecureadError = known(f"the service says: {message}", remedy=remedy)
         return error
 

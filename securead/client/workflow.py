@@ -87,7 +87,14 @@ def seal(keys: SubmitterKeys, X: Array) -> Iterator[Sealed]:
         )
         terms = keys.model.program.public_term(Z) if needs_local(keys.model, plan) else ()
         local = LocalPart(chunk, tuple(map(int, terms)), tuple(map(int, outside)))
-        yield Sealed(wire.Envelope(header, encryptor.encrypt(Z)), local)
+        yield Sealed(wire.Envelope(header, encryptor.encrypt(keys.model.program.queries(Z))), local)
+
+
+def key_message(keys: SubmitterKeys, request: wire.Header) -> wire.Envelope | None:
+    """The owner's public key as the service is sent it with this request, where the plan asks for one."""
+    if keys.evaluation_key is None:
+        return None
+    return wire.Envelope(replace(request, kind="key", chunk=0, chunks=1, rows=0), keys.evaluation_key)
 
 
 def needs_local(model: PublicModel, plan: Plan) -> bool:
@@ -115,7 +122,10 @@ def unseal(keys: HolderKeys, decryptor: Decryptor, answer: wire.Envelope, terms:
 
 
 def encrypt_file(X: Array, keys: SubmitterKeys, out: Path, *, watch: Watch | None = None) -> Summary:
-    """Encrypt records into a request file and, where needed, the local notes `<out>.local` (mode 0600)."""
+    """Encrypt records into a request file and, where needed, the local notes `<out>.local` (mode 0600).
+
+    Where the service needs the owner's public key, the file opens with it.
+    """
     start, watch, done = time.perf_counter(), watch or Silent(), 0
     clipped = np.zeros(keys.model.program.encoder.width, dtype=int)
     local = out.with_name(out.name + messages.LOCAL_SUFFIX)
@@ -128,6 +138,8 @@ def encrypt_file(X: Array, keys: SubmitterKeys, out: Path, *, watch: Watch | Non
     ):
         for sealed in seal(keys, X):
             header = sealed.envelope.header
+            if header.chunk == 0 and (key := key_message(keys, header)) is not None:
+                stream.write(key.to_bytes())
             if notes and header.chunk == 0:
                 messages.write_local_line(notes, LocalHead(header.request, header.program, header.chunks))
             if notes:
@@ -162,10 +174,11 @@ def submit_file(request: Path, service: Service, out: Path, *, watch: Watch | No
         messages.existing_file(request) as stream,
         messages.AnswerFile(out, headers[0]) as answers,
     ):
-        resumed = answers.done
+        resumed, key = answers.done, messages.leading_key(stream, where=request)
+        up += service.ensure_key(name, key) if key is not None and resumed < len(headers) else 0
         for envelope in messages.checked(stream, "request", where=request):
             if envelope.header.chunk >= resumed:
-                answered = service.score(name, envelope, plan)
+                answered = service.score(name, envelope, plan, key)
                 answers.append(answered.message)
                 up, down = up + answered.sent, down + len(answered.message)
                 seconds += answered.server_seconds
@@ -280,7 +293,10 @@ def score_records(service: Service, keys: Keys, X: Array, *, watch: Watch | None
             sent = time.perf_counter()
             if sealed is None:
                 break
-            answered = service.score(model.name, sealed.envelope, keys.plan)
+            key = key_message(submitter, sealed.envelope.header)
+            if key is not None and sealed.envelope.header.chunk == 0:
+                up += service.ensure_key(model.name, key)
+            answered = service.score(model.name, sealed.envelope, keys.plan, key)
             got = time.perf_counter()
             parts.append(unseal(holder, decryptor, answered.envelope, sealed.local.terms))
             times = replace(

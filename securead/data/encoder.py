@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from securead.data.schema import Array, Schema
-from securead.errors import FixConfigurationError
+from securead.errors import FixConfigurationError, FixInputError
 
 MAX_FRACTION_BITS = 30
 
@@ -54,6 +54,17 @@ class Encoder:
         """Integers `(n, width)` int64, and per column the number of values that lay out of bounds."""
         bounded, outside = self.schema.bounded(X)
         return np.rint(self._standardise(bounded) * 2**self.fraction_bits).astype(np.int64), outside
+
+    def encoded(self, Z: Array) -> Array:
+        """`Z` as int64, checked to be encoded records `(n, width)`, or `FixInputError`."""
+        Z = np.asarray(Z)
+        if Z.ndim != 2 or Z.shape[1] != self.width or not np.issubdtype(Z.dtype, np.integer):
+            raise FixInputError("encoded records are integers (n, width)", value=(Z.shape, str(Z.dtype)))
+        # Not by np.abs: the magnitude of a type's least value does not fit the type.
+        largest = max(int(Z.max()), -int(Z.min())) if Z.size else 0
+        if largest > self.bound:
+            raise FixInputError("an encoded value exceeds the encoder's bound", value=largest)
+        return Z.astype(np.int64)
 
     def _standardise(self, bounded: Array) -> Array:
         center, spread = self.schema.declared_scale()

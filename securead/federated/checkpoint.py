@@ -82,12 +82,14 @@ class Checkpoint:
         """The memory of the site at a position."""
         return Kept(None if self._folder is None else self._folder / f"site-{position}")
 
-    def refuse_other_records(self, kept: Kept, X: Array) -> None:
+    def refuse_other_records(self, kept: Kept, X: Array, labels: Array | None = None) -> None:
         """Raise `FixConfigurationError` where a site's memory is of other records, or of another run."""
         if self._folder is None:
             return
         # Of the run, too: where the state's file is lost, what a site kept still belongs to this plan and no other.
         identified = hashlib.sha256(self._fingerprint.encode() + np.ascontiguousarray(X).tobytes())
+        if labels is not None:
+            identified.update(b"labels" + np.ascontiguousarray(labels, dtype=np.int8).tobytes())
         identity = np.frombuffer(identified.digest(), dtype=np.uint8)
         known = kept.get("identity")
         if known is None:

@@ -32,7 +32,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A data owner: a name and its records `(n, d)`.
+    """A data owner: a name, its records `(n, d)`, and labels `(n,)` where it knows some (1 for an anomaly).
 
     `ledger` names the file that keeps its budget across jobs, and `limit` the epsilon that it allows in total; by
     default a run may spend its own plan and no more.
@@ -42,6 +42,7 @@ class Site:
     X: Array
     ledger: Path | None = None
     limit: float | None = None
+    labels: Array | None = None
 
 
 def train(
@@ -79,7 +80,7 @@ def train(
         _releaser(detector, site, privacy, memory.job, memory.kept(at)) for at, site in enumerate(sites)
     ]
     for site, releaser in zip(sites, releasers, strict=True):
-        _at_site(site, functools.partial(memory.refuse_other_records, releaser.kept, site.X))
+        _at_site(site, functools.partial(memory.refuse_other_records, releaser.kept, site.X, site.labels))
         _at_site(site, functools.partial(schema.bounded, site.X))
     state = memory.state or detector.initial_state(schema)
     memory.save(state, memory.steps)
@@ -88,8 +89,9 @@ def train(
         updates, steps = [], list(memory.steps)
         for at, (site, releaser) in enumerate(zip(sites, releasers, strict=True)):
             start = time.perf_counter()
+            work = functools.partial(detector.site_update, state, site.X, releaser, site.labels)
             with observe.span("site_update", site=site.name, stage=state.stage):
-                update: Update = _at_site(site, functools.partial(detector.site_update, state, site.X, releaser))
+                update: Update = _at_site(site, work)
             updates.append(update)
             spent = releaser.epsilon() if isinstance(releaser, Protected) else None
             seconds = time.perf_counter() - start

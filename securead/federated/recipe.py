@@ -16,7 +16,7 @@ from securead.data.generators.generated import Generated
 from securead.data.generators.payments import generate_payments
 from securead.data.generators.sensors import generate_sensors, standardised
 from securead.data.partition import partition
-from securead.data.readers import read_table
+from securead.data.readers import Table, read_table
 from securead.data.schema import Array, Column, Schema
 from securead.errors import FixConfigurationError, FixInputError, SecureadError
 from securead.federated.embedded import Progress, Site, train
@@ -104,7 +104,8 @@ class Recipe:
 
     `privacy` absent means exact sums and no guarantee. `schema` absent means bounds observed in the data, widened by a
     tenth on each side; every statement then says that they are not covered. `generate` names synthetic records, which
-    come with their sites and schema.
+    come with their sites and schema. `label` names the column of known anomalies, where it has no usual name; labels
+    serve a threshold by false alarms or by costs and nothing else.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Recipe:
     data: str | None = None
     generate: GenerateSection | None = None
     split_seed: int = 0
+    label: str | None = None
 
 
 def parse_recipe(content: str, *, where: str) -> Recipe:
@@ -143,6 +145,7 @@ def parse_recipe(content: str, *, where: str) -> Recipe:
         data=read.data,
         generate=read.generate,
         split_seed=read.split_seed,
+        label=read.label,
     )
 
 
@@ -157,6 +160,7 @@ class _Plain:
     data: str | None = None
     generate: GenerateSection | None = None
     split_seed: int = 0
+    label: str | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -179,59 +183,63 @@ def gather(
     X: Array | None = None,
     columns: tuple[str, ...] = (),
     owner: Array | None = None,
+    labels: Array | None = None,
 ) -> TrainingData:
     """Read each site's records; paths are relative to `base`, the recipe's folder.
 
-    With `X` (and its column names) these records are split by the sites' shares instead of reading files, or by
-    `owner`, the position of each record's site.
+    With `X` (its column names, and labels where known) these records are split by the sites' shares instead of reading
+    files, or by `owner`, the position of each record's site.
     """
     if X is None and recipe.generate is not None:
         made = recipe.generate.generate()
+        tables = [(name, made.of_site(name)) for name in made.sites]
         return TrainingData(
-            tuple(Site(name, made.of_site(name).X) for name in made.sites), recipe.schema or made.schema
+            tuple(Site(name, table.X, labels=table.y) for name, table in tables), recipe.schema or made.schema
         )
     if not recipe.sites:
         raise FixConfigurationError("the recipe has no site", remedy="Add a section [[sites]] with a name.")
     declared = recipe.schema
     features = () if declared is None else declared.names
     if X is None and recipe.data is not None:
-        table = read_table(base / recipe.data, features=features)
-        X, columns = table.X, table.columns
-    if X is not None:
-        tables = [("the records", X, columns)]
+        whole = read_table(base / recipe.data, label=recipe.label, features=features)
+    elif X is not None:
+        whole = Table(X, columns, labels)
     else:
-        tables = [(f"site {site.name!r}", *_own_records(site, base, features)) for site in recipe.sites]
-    layout = declared or Schema(tuple(Column(name, 0.0, 1.0) for name in tables[0][2]))
+        whole = None
+    read = [_own_records(site, base, recipe.label, features) for site in recipe.sites] if whole is None else [whole]
+    layout = declared or Schema(tuple(Column(name, 0.0, 1.0) for name in read[0].columns))
+    owners = [f"site {site.name!r}" for site in recipe.sites] if whole is None else ["the records"]
     # All are checked before one is used: what a site releases before another is refused would be charged to it.
-    parts = [_checked(layout, *table) for table in tables]
+    parts = [_checked(layout, where, table) for where, table in zip(owners, read, strict=True)]
+    known = [table.y for table in read]
     schema = declared or Schema.observed(np.concatenate(parts), layout.names, widen=0.1)
-    if X is not None:
+    if whole is not None:
         shares = [1.0 if site.share is None else site.share for site in recipe.sites]
-        split = partition(len(X), shares, seed=recipe.split_seed)
+        split = partition(len(whole.X), shares, seed=recipe.split_seed)
         if owner is not None:
             split = [np.flatnonzero(owner == position) for position in range(len(recipe.sites))]
         parts = [parts[0][rows] for rows in split]
+        known = [None if whole.y is None else whole.y[rows] for rows in split]
     sites = tuple(
-        Site(site.name, part, None if site.ledger is None else base / site.ledger, site.limit)
-        for site, part in zip(recipe.sites, parts, strict=True)
+        Site(site.name, part, None if site.ledger is None else base / site.ledger, site.limit, marks)
+        for site, part, marks in zip(recipe.sites, parts, known, strict=True)
     )
     return TrainingData(sites, schema)
 
 
-def _own_records(site: SiteSection, base: Path, features: tuple[str, ...]) -> tuple[Array, tuple[str, ...]]:
+def _own_records(site: SiteSection, base: Path, label: str | None, features: tuple[str, ...]) -> Table:
     if site.data is None:
         raise FixConfigurationError(
             f"site {site.name!r} has no data",
             remedy="Give each site a data file, or the recipe one (data = ..., or --data).",
         )
-    table = read_table(base / site.data, features=features)
-    return table.X, table.columns
+    return read_table(base / site.data, label=label, features=features)
 
 
-def _checked(layout: Schema, where: str, X: Array, columns: tuple[str, ...]) -> Array:
+def _checked(layout: Schema, where: str, table: Table) -> Array:
     """The records in the layout's column order; what is ill-formed about them is raised with whose they are."""
     try:
-        ordered: Array = X[:, layout.order(columns, reorder=True)]
+        ordered: Array = table.X[:, layout.order(table.columns, reorder=True)]
         layout.bounded(ordered)
     except SecureadError as error:
         error.where = where

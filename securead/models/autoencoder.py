@@ -18,14 +18,15 @@ from scipy import stats
 from securead.data.schema import Array, Schema
 from securead.errors import FixConfigurationError, FixProgramError, PrivacyRefusedError
 from securead.models import network
-from securead.models.estimator import AnomalyDetector, refuse_no_number
+from securead.models.estimator import AnomalyDetector
+from securead.models.threshold import Wish, refuse_no_number
 from securead.models.training import State, Total, Update, release, release_trained
 from securead.privacy.mechanisms import GRID_BITS
 from securead.privacy.plan import PrivacyPlan, Stage
 from securead.privacy.randomness import Stream
 from securead.privacy.site import Releaser
 from securead.program.builder import ProgramBuilder
-from securead.program.polynomial import Program
+from securead.program.program import Program
 
 RECORDS = "records"
 _UNIT = 1 << GRID_BITS
@@ -67,7 +68,7 @@ class AutoEncoder(AnomalyDetector):
         patience: int = 2,
         random_state: int = 0,
         scaling: Literal["schema", "private"] = "schema",
-        threshold: Literal["model", "private"] = "model",
+        threshold: Wish = "model",
         contamination: float = 0.1,
         limit: float = 4.0,
         schema: Schema | None = None,

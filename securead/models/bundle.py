@@ -18,7 +18,7 @@ from securead import __version__, codec, files
 from securead.data.schema import Array
 from securead.errors import FixConfigurationError, FixInputError
 from securead.privacy.statement import PrivacyStatement
-from securead.program.polynomial import Program, PublicProgram, SecretProgram
+from securead.program.program import Program, PublicProgram, SecretProgram
 from securead.program.storage import secret_from_bytes, secret_to_bytes
 
 PUBLIC_FILE, SECRET_FILE = "public.json", "secret.json"
@@ -27,10 +27,24 @@ MAX_PUBLIC_BYTES, MAX_SECRET_BYTES = 16 << 20, 1 << 30
 
 @dataclass(frozen=True)
 class Threshold:
-    """Scores above `value` are anomalies. `origin` says where it comes from, for people."""
+    """Scores above `value` are anomalies. `origin` says where it comes from, for people.
+
+    `share`: the share of training records above it where that was counted: of all, or of those that are no known
+    anomalies. (`low`, `high`) covers the share among further records like them with about 95 % confidence.
+    """
 
     value: float
     origin: str
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def in_words(self) -> str:
+        """Where it comes from and what it flags."""
+        if self.share is None or self.low is None or self.high is None:
+            return self.origin
+        within = f"{self.low:.3%} to {self.high:.3%}"
+        return f"{self.origin}; {self.share:.3%} of them lie above it (95 % interval {within})"
 
 
 @dataclass(frozen=True)
@@ -92,8 +106,7 @@ class Bundle:
 class Compilable(Protocol):
     """A fitted detector, as far as a bundle cares."""
 
-    threshold_: float
-    threshold_origin_: str
+    calibration_: Threshold
     statement_: PrivacyStatement
 
     def compile(self) -> Program: ...
@@ -106,7 +119,7 @@ def make(detector: Compilable, name: str) -> Bundle:
         name=name,
         detector=type(detector).__name__,
         program=program.public,
-        threshold=Threshold(detector.threshold_, detector.threshold_origin_),
+        threshold=detector.calibration_,
         privacy=detector.statement_,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         version=__version__,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import numbers
+import functools
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -21,18 +21,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from securead.data.encoder import Encoder
 from securead.data.schema import Array, Schema
 from securead.errors import FixConfigurationError
+from securead.models.bundle import Threshold
+from securead.models.threshold import Calibrator, Costs, FalseAlarms, Wish, checked_labels, refuse_no_number
 from securead.models.training import DONE, State, Total, Update, release
 from securead.privacy import preprocessing
 from securead.privacy.budget import Budget
 from securead.privacy.plan import PrivacyPlan, Stage, accountant_name
 from securead.privacy.site import Kept, Protected, Releaser, Unprotected
 from securead.privacy.statement import PrivacyStatement, Release, SiteGuarantee
-from securead.program.polynomial import Program
+from securead.program.program import Program
 
 SCALING, THRESHOLD = "scaling", "threshold"
-_THRESHOLD_BINS = 128
 _SCALING_SHARE, _THRESHOLD_SHARE = 0.2, 0.1
-_WHAT = {SCALING: "histograms of every column, for scaling", THRESHOLD: "a histogram of scores, for the threshold"}
+_WHAT = {SCALING: "histograms of every column, for scaling"}
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
@@ -43,8 +44,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     scaling: "schema" takes each column's declared centre and spread (or the middle and a sixth of its bounds);
         "private" estimates them from noised histograms, charged to the budget.
     threshold: "model" derives it from the detector's own distribution at rate `contamination`, touching no record;
-        "private" takes it from a noised histogram of scores, charged. A central fit takes the exact quantile.
-    contamination: the share of records to flag.
+        "private" takes it from a noised histogram of scores, charged. `FalseAlarms(rate)` does so for a wanted rate of
+        false alarms, leaving known anomalies out where there are labels; `Costs(missed, false_alarm)` takes the least
+        cost on labelled records. A central fit takes the exact quantile, or the exact optimum.
+    contamination: the share of records to flag where nothing else is asked for.
     limit: standardised values are clipped to [-limit, limit].
     schema, privacy: public bounds and a `PrivacyPlan`; both or neither.
     """
@@ -56,7 +59,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         self,
         *,
         scaling: Literal["schema", "private"] = "schema",
-        threshold: Literal["model", "private"] = "model",
+        threshold: Wish = "model",
         contamination: float = 0.1,
         limit: float = 8.0,
         schema: Schema | None = None,
@@ -70,6 +73,16 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         self.privacy = privacy
 
     # --- what a detector adds -------------------------------------------------------------------------------------
+
+    def initial_values(self, schema: Schema) -> Mapping[str, Array]:
+        """Public values that the detector's own stages start from, such as a geometry; drawn once, never by a site."""
+        return {}
+
+    def scale_from(
+        self, noised: Array, edges: Array, noise_deviation: float, names: tuple[str, ...]
+    ) -> tuple[Array, Array]:
+        """Centre and spread of each column from noised histograms of every column, for scaling="private"."""
+        return preprocessing.estimate_scale(noised, edges, noise_deviation, names)
 
     @abc.abstractmethod
     def model_stages(self) -> Mapping[str, Stage]:
@@ -101,6 +114,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
 
     def stage_in_words(self, stage: str) -> str:
         """What a stage releases, for the privacy statement."""
+        if stage == THRESHOLD:
+            return f"{self._calibrator.released}, for the threshold"
         return _WHAT.get(stage, stage)
 
     @abc.abstractmethod
@@ -112,7 +127,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     def stages(self) -> Mapping[str, Stage]:
         """All stages that release something, in order."""
         before = {SCALING: Stage(_SCALING_SHARE)} if self.scaling == "private" else {}
-        after = {THRESHOLD: Stage(_THRESHOLD_SHARE)} if self.threshold == "private" else {}
+        after = {THRESHOLD: Stage(_THRESHOLD_SHARE)} if self._calibrator.counts_scores else {}
         rest = 1 - sum(stage.share for stage in (*before.values(), *after.values()))
         model = {
             name: dataclasses.replace(stage, share=rest * stage.share) for name, stage in self.model_stages().items()
@@ -127,10 +142,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     def initial_state(self, schema: Schema) -> State:
         """The state before the first round; checks parameters."""
         self._check_parameters()
-        return State(next(iter(self.stages())), schema)
+        return self._entering(next(iter(self.stages())), schema, {})
 
-    def site_update(self, state: State, data: Array, releaser: Releaser) -> Update:
-        """One site's contribution to one round, from its raw records `(n, d)`."""
+    def site_update(self, state: State, data: Array, releaser: Releaser, labels: Array | None = None) -> Update:
+        """One site's contribution to one round, from its raw records `(n, d)`.
+
+        `labels` `(n,)`, 1 for known anomalies, serve the threshold alone; `Costs` cannot do without.
+        """
         if state.stage == SCALING:
             bounded, _ = state.schema.bounded(data)
             edges = preprocessing.scaling_edges(*state.schema.transformed_bounds())
@@ -138,8 +156,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
             return release(state, counts, preprocessing.sensitivity(len(edges)), releaser)
         Z = self._encoder(state.schema).standardise(data)
         if state.stage == THRESHOLD:
-            scores = self.score_standardised(state.values, Z)
-            counts = preprocessing.histogram(scores[:, None], self._score_edges(state.values)[None, :])
+            scores, known = self.score_standardised(state.values, Z), checked_labels(labels, len(Z))
+            edges = self._score_edges(state.values)[None, :]
+            counts = np.concatenate(
+                [preprocessing.histogram(part[:, None], edges) for part in self._calibrator.parts(scores, known)]
+            )
+            # A record is in one part at most, and there in one bin.
             return release(state, counts, preprocessing.sensitivity(1), releaser)
         return self.model_update(state, Z, releaser)
 
@@ -149,39 +171,39 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         if state.stage == SCALING:
             edges = preprocessing.scaling_edges(*schema.transformed_bounds())
             noise = preprocessing.deviation(total.noise_variance)
-            scale = preprocessing.estimate_scale(preprocessing.counts(total.values), edges, noise, schema.names)
+            scale = self.scale_from(preprocessing.counts(total.values), edges, noise, schema.names)
             schema = schema.with_scale(*scale)
         elif state.stage == THRESHOLD:
             noise = preprocessing.deviation(total.noise_variance)
-            value = preprocessing.upper_quantile(
-                preprocessing.counts(total.values)[0], self._score_edges(values), self.contamination, noise
+            found = self._calibrator.from_histograms(
+                preprocessing.counts(total.values), self._score_edges(values), noise
             )
-            values["threshold"] = np.array([value])
+            values[THRESHOLD] = np.array([found.value, found.share, found.low, found.high], dtype=float)
         else:
             values |= self.model_state(state, total)
-        return State(self.stage_after(state.stage, values), schema, values)
+        return self._entering(self.stage_after(state.stage, values), schema, values)
 
     def finish(self, state: State) -> Self:
         """Set the fitted attributes. `offset_` is minus the threshold, as scikit-learn counts scores downwards."""
         if not state.done:
             raise FixConfigurationError("training has rounds left", value=state.stage)
-        self.values_ = dict(state.values)
-        self.encoder_ = self._encoder(state.schema)
-        self.n_features_in_ = len(state.schema.columns)
-        private = "threshold" in self.values_
-        self.threshold_ = (
-            float(self.values_["threshold"][0]) if private else self.score_quantile(self.values_, self.contamination)
-        )
-        origin = "a noised histogram of training scores" if private else "the detector's own distribution"
-        self.threshold_origin_ = f"flags {self.contamination:.2%} of records by {origin}"
-        self.offset_ = -self.threshold_
-        self.statement_ = PrivacyStatement(private=False)
-        return self
+        self._set_fitted(state)
+        if THRESHOLD in self.values_:
+            value, share, low, high = map(float, self.values_[THRESHOLD])
+            origin = self._calibrator.origin("noised histograms of")
+            self.calibration_ = Threshold(value, origin, share, low, high)
+        else:
+            quantile = functools.partial(self.score_quantile, self.values_)
+            self.calibration_ = self._calibrator.from_model(quantile)
+        return self._with_threshold()
 
     # --- scikit-learn ---------------------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit on one table; `y` is ignored. Private when `schema` and `privacy` are set, exact otherwise."""
+        """Fit on one table. Private when `schema` and `privacy` are set, exact otherwise.
+
+        `y`, 1 for known anomalies, serves a threshold by `FalseAlarms` or `Costs` and is ignored otherwise.
+        """
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         names = getattr(self, "feature_names_in_", None)
         if (self.schema is None) != (self.privacy is None):
@@ -190,19 +212,21 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
                 value={"schema": self.schema is not None, "privacy": self.privacy is not None},
                 remedy="Give both; or neither, for an exact, non-private fit.",
             )
+        labels = y if isinstance(self.threshold, FalseAlarms | Costs) else None
         if self.schema is None or self.privacy is None:
-            return self._fit_exactly(X, None if names is None else tuple(names))
+            known = checked_labels(labels, len(X))
+            return self._fit_exactly(X, None if names is None else tuple(names), known)
         if names is not None:
             self.schema.order(tuple(names))
         site = protect(self, self.privacy, Budget("data", self.privacy.epsilon, self.privacy.delta), job="fit")
         state = self.initial_state(self.schema)
         while not state.done:
-            state = self.next_state(state, _single(self.site_update(state, X, site)))
+            state = self.next_state(state, _single(self.site_update(state, X, site, labels)))
         self.finish(state)
         self.statement_ = statement(self, self.privacy, [site], self.schema)
         return self
 
-    def _fit_exactly(self, X: Array, names: tuple[str, ...] | None) -> Self:
+    def _fit_exactly(self, X: Array, names: tuple[str, ...] | None, labels: Array | None) -> Self:
         largest = np.maximum(1, np.abs(X).max(axis=0))
         unit = X / largest  # so that squares and sums of huge values stay finite
         spread = unit.std(axis=0)
@@ -211,16 +235,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         )
         self._check_parameters()
         site, stages = Unprotected(), self.model_stages()
-        state = State(next(iter(stages)), schema)
+        state = State(next(iter(stages)), schema, self.initial_values(schema))
         while state.stage in stages:
             values = {**state.values, **self.model_state(state, _single(self.site_update(state, X, site)))}
             state = State(self.stage_after(state.stage, values), schema, values)
-        self.finish(dataclasses.replace(state, stage=DONE))
-        # score_samples + offset must flag exactly this share of the training records, as in scikit-learn.
-        self.offset_ = float(np.percentile(self.score_samples(X), 100.0 * self.contamination))
-        self.threshold_ = -self.offset_
-        self.threshold_origin_ = f"flags {self.contamination:.2%} of the training records, exactly"
-        return self
+        self._set_fitted(dataclasses.replace(state, stage=DONE))
+        self.calibration_ = self._calibrator.exactly(self.anomaly_score(X), labels)
+        return self._with_threshold()
 
     def anomaly_score(self, X: Any) -> Array:
         """Anomaly scores `(n,)`, higher is more anomalous, of raw records `(n, d)`; values are clipped to bounds."""
@@ -247,26 +268,33 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
 
     def _score_edges(self, values: Mapping[str, Array]) -> Array:
         low, high = self.score_limits(values)
-        return np.concatenate([[0.0], np.geomspace(low, high, _THRESHOLD_BINS)])
+        return np.concatenate([[0.0], np.geomspace(low, high, self._calibrator.bins)])
+
+    def _set_fitted(self, state: State) -> None:
+        self.values_ = dict(state.values)
+        self.encoder_ = self._encoder(state.schema)
+        self.n_features_in_ = len(state.schema.columns)
+        self.statement_ = PrivacyStatement(private=False)
+
+    def _with_threshold(self) -> Self:
+        self.threshold_ = self.calibration_.value
+        self.offset_ = -self.threshold_
+        return self
+
+    def _entering(self, stage: str, schema: Schema, values: Mapping[str, Array]) -> State:
+        """The state at the start of a stage; the detector's own begin with its initial values."""
+        first = next(iter(self.model_stages()))
+        return State(stage, schema, {**values, **self.initial_values(schema)} if stage == first else dict(values))
+
+    @property
+    def _calibrator(self) -> Calibrator:
+        return Calibrator(self.threshold, self.contamination)
 
     def _check_parameters(self) -> None:
-        for name in ("contamination", "limit"):
-            refuse_no_number(name, getattr(self, name))
-        if not 0 < self.contamination <= 0.5:
-            raise FixConfigurationError(
-                "contamination lies in (0, 0.5]", value=self.contamination, remedy="It is the share of records to flag."
-            )
-        for name, allowed in (("scaling", ("schema", "private")), ("threshold", ("model", "private"))):
-            if getattr(self, name) not in allowed:
-                raise FixConfigurationError(
-                    f"{name} is one of {', '.join(allowed)}", value=getattr(self, name), remedy="Correct it."
-                )
-
-
-def refuse_no_number(name: str, value: object) -> None:
-    """Raise `FixConfigurationError` unless a parameter is a real number: recipes and callers may give any type."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise FixConfigurationError(f"{name} is a number", value=value, remedy="Leave it out for its default.")
+        refuse_no_number("limit", self.limit)
+        if self.scaling not in ("schema", "private"):
+            raise FixConfigurationError('scaling is "schema" or "private"', value=self.scaling, remedy="Correct it.")
+        _ = self._calibrator  # refuses what it cannot do
 
 
 def _single(update: Update) -> Total:

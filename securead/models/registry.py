@@ -11,6 +11,7 @@ from typing import Any
 
 from securead.errors import FixConfigurationError
 from securead.models.estimator import AnomalyDetector
+from securead.models.threshold import read_wish
 
 GROUP = "securead.detectors"
 
@@ -35,4 +36,6 @@ def make_detector(name: str, parameters: Mapping[str, Any]) -> AnomalyDetector:
         raise FixConfigurationError(
             f"the detector {name!r} has no such parameter", value=unknown, remedy="Known: " + ", ".join(known) + "."
         )
+    if "threshold" in parameters:
+        parameters = {**parameters, "threshold": read_wish(parameters["threshold"])}
     return kind(**parameters)

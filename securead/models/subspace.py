@@ -18,12 +18,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from securead.data.schema import Array, Schema
 from securead.errors import FixConfigurationError, FixInputError, PrivacyRefusedError
-from securead.models.estimator import AnomalyDetector, refuse_no_number
+from securead.models.estimator import AnomalyDetector
+from securead.models.threshold import Wish, refuse_no_number
 from securead.models.training import State, Total, Update, release
 from securead.privacy.plan import PrivacyPlan, Stage
 from securead.privacy.site import Releaser
 from securead.program.builder import ProgramBuilder
-from securead.program.polynomial import Program
+from securead.program.program import Program
 
 MOMENTS = "moments"
 # One record's vector has this length in grid steps; with the weights below a record adds less than 2**37 to an entry,
@@ -62,7 +63,7 @@ class SubspaceDetector(AnomalyDetector):
         components: int | None = None,
         l2_clip_norm: float | None = None,
         scaling: Literal["schema", "private"] = "schema",
-        threshold: Literal["model", "private"] = "model",
+        threshold: Wish = "model",
         contamination: float = 0.1,
         limit: float = 8.0,
         schema: Schema | None = None,

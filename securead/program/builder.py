@@ -1,4 +1,4 @@
-"""Building a polynomial program from float weights: quantisation, ranges and commitment in one place."""
+"""Building programs from float weights and tables: quantisation, ranges and commitment in one place."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ import numpy as np
 from securead.data.encoder import Encoder
 from securead.data.schema import Array
 from securead.errors import FixProgramError
+from securead.program import table
+from securead.program.geometry import Bins, Trees
 from securead.program.polynomial import (
     Affine,
     Input,
     Product,
-    Program,
-    PublicProgram,
+    PublicPolynomial,
     Relu,
-    SecretProgram,
+    SecretPolynomial,
     SquaredNorm,
     Step,
     Weights,
     refuse_overflow,
 )
+from securead.program.program import Program
 from securead.program.ranges import (
     Interval,
     bits_for,
@@ -99,7 +101,7 @@ class ProgramBuilder:
     def finish(self, *, tolerance: float, honest_extraction_rows: int, squared_norm: float | None = None) -> Program:
         """Close the program; its last step is the score.
 
-        `tolerance`: see `PublicProgram`. `squared_norm`: a public term, this factor (a power of two times an
+        `tolerance`: see `PublicPolynomial`. `squared_norm`: a public term, this factor (a power of two times an
         integer that the score's grid can hold) times |z|^2, which the submitter adds itself.
         """
         terms: tuple[SquaredNorm, ...] = ()
@@ -114,7 +116,7 @@ class ProgramBuilder:
             terms = (SquaredNorm(round(multiplier)),)
         total = magnitude(self._intervals[-1]) + sum(term.bound(self._encoder) for term in terms)
         key = secrets.token_bytes(32)
-        public = PublicProgram(
+        public = PublicPolynomial(
             encoder=self._encoder,
             steps=tuple(self._steps),
             public_terms=terms,
@@ -123,7 +125,7 @@ class ProgramBuilder:
             honest_extraction_rows=honest_extraction_rows,
             commitment=commit(self._weights, key),
         )
-        return Program(public, SecretProgram(dict(self._weights), key))
+        return Program(public, SecretPolynomial(dict(self._weights), key))
 
     def _add(self, step: Step, weights: Weights | None) -> int:
         interval = step_interval(step, self._intervals, self._encoder.bound, weights)
@@ -134,6 +136,46 @@ class ProgramBuilder:
         if weights is not None:
             self._weights[len(self._steps) - 1] = weights
         return len(self._steps) - 1
+
+
+def table_program(
+    encoder: Encoder,
+    geometry: Trees | Bins,
+    tables: Sequence[Array],
+    *,
+    entry_bits: int,
+    honest_extraction_rows: int,
+    tolerance: float | None = None,
+) -> Program:
+    """A table program from non-negative float tables, one for each of the geometry's.
+
+    The largest entry becomes 2**entry_bits - 1, so a score is off by at most half a step a table: the default of
+    `tolerance`. Raises `FixProgramError` for an entry that is negative or not finite, or an absurd number of bits.
+    """
+    if not 1 <= entry_bits <= table.MAX_ENTRY_BITS:
+        raise FixProgramError(
+            f"an entry has 1 to {table.MAX_ENTRY_BITS} bits", value=entry_bits, remedy="Leave it out for the default."
+        )
+    values = [np.asarray(entries, dtype=float) for entries in tables]
+    if not all(np.isfinite(entries).all() and (entries >= 0).all() for entries in values):
+        raise FixProgramError(
+            "a table entry is negative or not finite", remedy="The fit failed: fit again with other settings."
+        )
+    largest, top = (1 << entry_bits) - 1, max(float(entries.max()) for entries in values)
+    unit = top / largest if top > 0 else 1.0
+    integers = tuple(np.rint(entries / unit).astype(np.int64) for entries in values)
+    key = secrets.token_bytes(32)
+    public = table.PublicTable(
+        encoder=encoder,
+        geometry=geometry,
+        largest=largest,
+        score_bits=max(1, sum(int(entries.max()) for entries in integers).bit_length()),
+        unit=unit,
+        tolerance=len(integers) * unit / 2 * (1 + 1e-9) if tolerance is None else tolerance,
+        honest_extraction_rows=honest_extraction_rows,
+        commitment=table.commit(integers, key),
+    )
+    return Program(public, table.SecretTable(integers, key))
 
 
 def _quantise(values: Array, bits: int, limit: int) -> Array:

@@ -8,38 +8,30 @@ from __future__ import annotations
 import numpy as np
 
 from securead.data.schema import Array
-from securead.errors import FixInputError
-from securead.program.polynomial import Affine, Input, Product, Program, Relu
+from securead.program.polynomial import Affine, Input, Product, PublicPolynomial, Relu, SecretPolynomial
 
 _CHUNK = 8192
 _INT64_BITS = 62
 
 
-def evaluate(program: Program, Z: Array) -> Array:
+def evaluate(public: PublicPolynomial, secret: SecretPolynomial, Z: Array) -> Array:
     """Integer scores `(n,)`, dtype object, of encoded records `(n, width)`.
 
     Raises `FixInputError` for a wrong shape, a non-integer array or a value beyond the encoder's bound.
     """
-    public = program.public
-    Z = np.asarray(Z)
-    if Z.ndim != 2 or Z.shape[1] != public.encoder.width or not np.issubdtype(Z.dtype, np.integer):
-        raise FixInputError("encoded records are integers (n, width)", value=(Z.shape, str(Z.dtype)))
-    # Not by np.abs: the magnitude of a type's least value does not fit the type.
-    largest = max(int(Z.max()), -int(Z.min())) if Z.size else 0
-    if largest > public.encoder.bound:
-        raise FixInputError("an encoded value exceeds the encoder's bound", value=largest)
-    parts = [_evaluate_chunk(program, Z[i : i + _CHUNK].astype(np.int64)) for i in range(0, len(Z), _CHUNK)]
+    Z = public.encoder.encoded(Z)
+    parts = [_evaluate_chunk(public, secret, Z[i : i + _CHUNK]) for i in range(0, len(Z), _CHUNK)]
     return np.concatenate(parts) if parts else np.empty(0, dtype=object)
 
 
-def _evaluate_chunk(program: Program, Z: Array) -> Array:
-    public, values = program.public, list[Array]()
+def _evaluate_chunk(public: PublicPolynomial, secret: SecretPolynomial, Z: Array) -> Array:
+    values = list[Array]()
     for at, step in enumerate(public.steps):
         match step:
             case Input():
                 values.append(Z)
             case Affine():
-                weights = program.secret.weights[at]
+                weights = secret.weights[at]
                 # A partial sum can exceed the bound of the whole sum, never the sum of its terms' bounds.
                 terms = [public.steps[s].bound_bits + g for s, g in zip(step.sources, step.gain_bits, strict=True)]
                 bits = max(*terms, step.offset_bits) + len(terms)

@@ -1,8 +1,8 @@
 """Polynomial programs: what a detector with linear layers and products compiles to.
 
 A program is a short list of steps over vectors of fixed-point integers: the encoded record, integer affine maps,
-elementwise products, and one score at the end. The **public** half (`PublicProgram`) says the shape, the scales and
-how large every value can get; the **secret** half (`SecretProgram`) holds the integer weights. They are two types
+elementwise products, and one score at the end. The **public** half (`PublicPolynomial`) says the shape, the scales and
+how large every value can get; the **secret** half (`SecretPolynomial`) holds the integer weights. They are two types
 so that an artefact for a client cannot contain a weight.
 
 The public half discloses, besides the shape, for every step the power of two above its largest value and above its
@@ -11,6 +11,7 @@ largest row sum of weights, because parameters and error bounds derive from them
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -104,8 +105,8 @@ class SquaredNorm:
 
 
 @dataclass(frozen=True)
-class PublicProgram:
-    """Everything about a program that its data owner needs, and nothing secret.
+class PublicPolynomial:
+    """Everything about a polynomial program that its data owner needs, and nothing secret.
 
     `tolerance` is the absolute error of a score (in the score's own unit) below which results count as equal; an
     engine derives its precision from it. `score_bits` bounds the integer score. `honest_extraction_rows` is the
@@ -113,6 +114,7 @@ class PublicProgram:
     the secret half without revealing it (HMAC-SHA256 under a random 32-byte key kept in the secret half).
     """
 
+    type_tag: ClassVar[str] = "polynomial"
     encoder: Encoder
     steps: tuple[Step, ...]
     public_terms: tuple[SquaredNorm, ...]
@@ -125,10 +127,15 @@ class PublicProgram:
     def __post_init__(self) -> None:
         _check_shape(self)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over this half; through `commitment` it also fixes every weight. Names the program everywhere."""
-        return codec.digest(self, domain="securead.program.polynomial.v1")
+        return codec.digest(self, domain="securead.program.polynomial.v2")
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """What an engine must be able to do, by the tags of the steps."""
+        return frozenset(step.type_tag for step in self.steps)
 
     @property
     def score_fraction_bits(self) -> int:
@@ -155,12 +162,31 @@ class PublicProgram:
         """Integer scores to float64 scores."""
         return np.asarray(integers, dtype=object).astype(float) / 2.0**self.score_fraction_bits
 
+    def queries(self, Z: Array) -> Array:
+        """What an engine encrypts for encoded records: the records themselves."""
+        return Z
+
     def public_term(self, Z: Array) -> Array:
         """The exact integer sum of all public terms, `(n,)`; zeros when there is none."""
         total = np.zeros(len(Z), dtype=object)
         for term in self.public_terms:
             total = total + term.evaluate(Z)
         return total
+
+    def check(self, secret: object) -> None:
+        """Raise `FixInputError` unless `secret` is this program's secret half."""
+        from securead.program.ranges import check_weights
+
+        if not isinstance(secret, SecretPolynomial):
+            raise FixInputError("the secret half is of another kind of program", where="program")
+        check_weights(self, secret)
+
+    def evaluate(self, secret: object, Z: Array) -> Array:
+        """The oracle: exact integer scores `(n,)` (Python integers) of encoded records `(n, width)`."""
+        from securead.program.evaluate import evaluate
+
+        assert isinstance(secret, SecretPolynomial)  # noqa: S101  (`check` made sure)
+        return evaluate(self, secret, Z)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,43 +198,14 @@ class Weights:
 
 
 @dataclass(frozen=True, eq=False)
-class SecretProgram:
+class SecretPolynomial:
     """The weights, by position of their affine step, and the key of the public half's commitment."""
 
     weights: Mapping[int, Weights] = field(repr=False)
     commitment_key: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, eq=False)
-class Program:
-    """Both halves, as the model owner holds them. `Program(public, secret)` checks that they belong together."""
-
-    public: PublicProgram
-    secret: SecretProgram = field(repr=False)
-
-    def __post_init__(self) -> None:
-        from securead.program.ranges import check_weights
-
-        check_weights(self.public, self.secret)
-
-    @property
-    def digest(self) -> str:
-        """The public half's digest."""
-        return self.public.digest
-
-    def evaluate(self, Z: Array) -> Array:
-        """The oracle: exact integer scores `(n,)` (Python integers) of encoded records `(n, width)`."""
-        from securead.program.evaluate import evaluate
-
-        return evaluate(self, Z)
-
-    def score(self, X: Array) -> Array:
-        """Float scores of raw records: encode, evaluate exactly, decode."""
-        Z, _ = self.public.encoder.encode(X)
-        return self.public.decode(self.evaluate(Z))
-
-
-def _check_shape(program: PublicProgram) -> None:
+def _check_shape(program: PublicPolynomial) -> None:
     """Refuse a public half that is not a program; it may come from a stranger."""
 
     def require(condition: bool, what: str, value: object) -> None:

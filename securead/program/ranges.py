@@ -14,7 +14,7 @@ import numpy as np
 
 from securead.data.schema import Array
 from securead.errors import FixInputError
-from securead.program.polynomial import Affine, Input, Product, PublicProgram, Relu, SecretProgram, Step, Weights
+from securead.program.polynomial import Affine, Input, Product, PublicPolynomial, Relu, SecretPolynomial, Step, Weights
 
 Interval = tuple[Array, Array]
 
@@ -76,7 +76,7 @@ def commit(weights: Mapping[int, Weights], key: bytes) -> str:
     return mac.hexdigest()
 
 
-def check_weights(public: PublicProgram, secret: SecretProgram) -> None:
+def check_weights(public: PublicPolynomial, secret: SecretPolynomial) -> None:
     """Raise `FixInputError` unless the secret half has the public half's shape, ranges and commitment."""
 
     def require(condition: bool, what: str, value: object) -> None:

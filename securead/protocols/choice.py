@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from securead.errors import FixConfigurationError, FixProgramError
-from securead.program.polynomial import PublicProgram
+from securead.program.program import PublicProgram
 from securead.protocols import registry
 from securead.protocols.engine import EngineSpec, Role
 
 
 def carriers(public: PublicProgram) -> tuple[EngineSpec, ...]:
-    """The engines that know the program's kind and all of its steps, by name.
+    """The engines that know all of the program's operations, by name.
 
     Whether parameters exist that fit is another question: `make_plan` answers it.
     """
-    steps = {step.type_tag for step in public.steps}
-    return tuple(
-        spec
-        for spec in registry.engines().values()
-        if "polynomial" in spec.program_kinds and steps <= {*spec.steps, "input"}
-    )
+    return tuple(spec for spec in registry.engines().values() if public.operations <= {*spec.operations})
 
 
 def choose(public: PublicProgram, role: Role, *, engine: str | None = None) -> EngineSpec:
@@ -38,7 +33,7 @@ def choose(public: PublicProgram, role: Role, *, engine: str | None = None) -> E
     if not able:
         raise FixProgramError(
             f"no registered engine carries this program in role {role!r}",
-            value=sorted({step.type_tag for step in public.steps}),
+            value=sorted(public.operations),
             remedy="Registered engines: " + (", ".join(registry.engines()) or "none") + ".",
         )
     return able[0]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from securead.data.schema import Array
-from securead.program.polynomial import Program, PublicProgram
+from securead.program.program import Program, PublicProgram
 
 Role = Literal["same", "split"]
 
@@ -24,7 +24,8 @@ class Plan(Protocol):
 
     `rows_per_chunk`: records in one request. `error_bound`: worst absolute error of a score against the integer
     program, in score units, and the probability with which it may fail. `max_request_bytes`, `max_answer_bytes`:
-    no honest payload is larger; readers refuse more before they parse.
+    no honest payload is larger; readers refuse more before they parse. `evaluation_key_bytes`: 0, or the most that an
+    owner's public key may weigh, which the service then needs before it evaluates: it masks answers with it.
     """
 
     @property
@@ -45,6 +46,8 @@ class Plan(Protocol):
     def max_request_bytes(self) -> int: ...
     @property
     def max_answer_bytes(self) -> int: ...
+    @property
+    def evaluation_key_bytes(self) -> int: ...
     def describe(self) -> tuple[tuple[str, str], ...]:
         """Name and value pairs for people, in the order they are best read."""
 
@@ -58,18 +61,25 @@ class SecretKey(Protocol):
 
 
 class PublicKey(Protocol):
-    """A key that only encrypts."""
+    """A key that only encrypts. Where a plan asks for an evaluation key, `to_bytes` is what the service is sent."""
 
     @property
     def key_id(self) -> str: ...
     def to_bytes(self) -> bytes: ...
 
 
-class Encryptor(Protocol):
-    """Encrypts chunks of encoded records for one plan."""
+class EvaluationKey(Protocol):
+    """An owner's public key as the service holds it, checked and ready."""
 
-    def encrypt(self, Z: Array) -> bytes:
-        """The request payload for integers `(n, width)`, 1 <= n <= rows_per_chunk. Fresh randomness every time."""
+    @property
+    def key_id(self) -> str: ...
+
+
+class Encryptor(Protocol):
+    """Encrypts chunks of queries for one plan: what the program's `queries` makes of encoded records."""
+
+    def encrypt(self, queries: Array) -> bytes:
+        """The request payload for integers `(n, columns)`, 1 <= n <= rows_per_chunk. Fresh randomness every time."""
 
 
 class Decryptor(Protocol):
@@ -82,8 +92,12 @@ class Decryptor(Protocol):
 class Evaluator(Protocol):
     """Holds the secret half and scores requests it cannot read."""
 
-    def evaluate(self, request: bytes) -> bytes:
-        """The answer payload. Raises `RejectMessageError` for anything but a well-formed request."""
+    def evaluate(self, request: bytes, key: EvaluationKey | None = None, *, rows: int | None = None) -> bytes:
+        """The answer payload. Raises `RejectMessageError` for anything but a well-formed request.
+
+        `key` is the request's owner's where the plan asks for one, and is not looked at otherwise. `rows` is what the
+        message claims to hold: where an engine can tell, a payload of another number is refused.
+        """
 
 
 class PlanModule(Protocol):
@@ -112,16 +126,23 @@ class BlindModule(Protocol):
     """`securead.protocols.<engine>.blind`."""
 
     def make_evaluator(self, plan: Plan, program: Program) -> Evaluator: ...
+    def read_evaluation_key(self, plan: Plan, content: bytes) -> EvaluationKey:
+        """An owner's public key, or `RejectMessageError`: damaged, foreign, or the plan asks for none."""
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Where an engine's halves live and what it can carry, known without importing any of them."""
+    """Where an engine's halves live and what it can carry, known without importing any of them.
+
+    `operations`: the tags of a polynomial program's steps, or "lookup" for tables; a program whose `operations` are
+    among them is carried, as far as parameters exist that fit. `sanitised`: an answer tells its key holder no more than
+    the scores, as the engine's SPEC argues.
+    """
 
     name: str
     package: str
     roles: tuple[Role, ...]
-    program_kinds: tuple[str, ...]
-    steps: tuple[str, ...]
+    operations: tuple[str, ...]
     extra: str
     summary: str
+    sanitised: bool = False

@@ -3,13 +3,17 @@
     magic "SCAD" | version u16 | header length u32 | payload length u64 | header (JSON) | payload | SHA-256
 
 Lengths are checked against limits before anything is read or parsed; the checksum finds damage (authenticity is
-the transport's business). A file of chunks is a concatenation of envelopes.
+the transport's business). A file of chunks is a concatenation of envelopes. Of the three kinds, a "key" carries its
+owner's public key to a service whose engine needs one; in a file it stands once, before the chunks of its request.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
+import re
 import secrets
 import struct
 from collections.abc import Iterator
@@ -24,14 +28,20 @@ VERSION = 1
 MAX_HEADER_BYTES = 16 << 10
 MAX_CHUNKS = 1 << 20
 _PREFIX = struct.Struct("<4sHIQ")
+_CHECKSUM_BYTES = 32
+_DIGEST, _REQUEST = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{32}")
 _REMEDY = "The message is damaged, truncated or not securead's: encrypt and send again."
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a message says about itself. `request` is random per request; `key` names the key that decrypts it."""
+    """What a message says about itself. `request` is random per request; `key` names the key that decrypts it.
 
-    kind: Literal["request", "answer"]
+    `program`, `plan` and `key` are 64 hex digits, `request` is 32. A key counts no chunks and no rows: it is one of
+    one, with none.
+    """
+
+    kind: Literal["request", "answer", "key"]
     engine: str
     role: Literal["same", "split"]
     program: str
@@ -43,8 +53,16 @@ class Header:
     rows: int
 
     def __post_init__(self) -> None:
-        if not (0 <= self.chunk < self.chunks <= MAX_CHUNKS and 1 <= self.rows <= 1 << 24):
-            raise RejectMessageError("a message's counts are absurd", value=(self.chunk, self.chunks, self.rows))
+        counts = (self.chunk, self.chunks, self.rows)
+        sound = 0 <= self.chunk < self.chunks <= MAX_CHUNKS and 1 <= self.rows <= 1 << 24
+        if not (counts == (0, 1, 0) if self.kind == "key" else sound):
+            raise RejectMessageError("a message's counts are absurd", value=counts, remedy=_REMEDY)
+        for name in ("program", "plan", "key", "request"):
+            value = getattr(self, name)
+            if not (_REQUEST if name == "request" else _DIGEST).fullmatch(value):
+                raise RejectMessageError(
+                    f"a message's entry {name!r} is no name that securead gives", value=value[:80], remedy=_REMEDY
+                )
 
 
 @dataclass(frozen=True)
@@ -68,17 +86,19 @@ def new_request_id() -> str:
 
 def from_bytes(message: bytes, *, max_payload: int) -> Envelope:
     """Parse exactly one envelope, or raise `RejectMessageError`."""
-    import io
-
     stream = io.BytesIO(message)
-    envelope = read(stream, max_payload=max_payload)
+    envelope = read(stream, max_payload=max_payload, left=len(message))
     if envelope is None or stream.read(1):
         raise RejectMessageError("a message is empty or followed by other bytes", remedy=_REMEDY)
     return envelope
 
 
-def read(stream: BinaryIO, *, max_payload: int) -> Envelope | None:
-    """Read the next envelope, or None at the end. Never reads more than the limits allow."""
+def read(stream: BinaryIO, *, max_payload: int, left: int | None = None) -> Envelope | None:
+    """Read the next envelope, or None at the end. Never reads more than the limits allow.
+
+    `left`: how many bytes the stream still holds, where that is known. A message that claims more was cut short, and
+    is called so whatever it claims.
+    """
     prefix = stream.read(_PREFIX.size)
     if not prefix:
         return None
@@ -91,12 +111,15 @@ def read(stream: BinaryIO, *, max_payload: int) -> Envelope | None:
         raise RejectMessageError(
             "a message of another version", value=version, remedy=f"This release speaks version {VERSION}."
         )
+    size = header_size + payload_size + _CHECKSUM_BYTES
+    if left is not None and _PREFIX.size + size > left:
+        raise RejectMessageError("a message is truncated", remedy=_REMEDY)
     if header_size > MAX_HEADER_BYTES or payload_size > max_payload:
         raise RejectMessageError("a message is too large", value=(header_size, payload_size), remedy=_REMEDY)
-    rest = stream.read(header_size + payload_size + 32)
-    if len(rest) < header_size + payload_size + 32:
+    rest = stream.read(size)
+    if len(rest) < size:
         raise RejectMessageError("a message is truncated", remedy=_REMEDY)
-    body, checksum = rest[:-32], rest[-32:]
+    body, checksum = rest[:-_CHECKSUM_BYTES], rest[-_CHECKSUM_BYTES:]
     if hashlib.sha256(prefix + body).digest() != checksum:
         raise RejectMessageError("a message is damaged: its checksum differs", remedy=_REMEDY)
     try:
@@ -109,6 +132,9 @@ def read(stream: BinaryIO, *, max_payload: int) -> Envelope | None:
 
 
 def read_all(stream: BinaryIO, *, max_payload: int) -> Iterator[Envelope]:
-    """All envelopes of a file, in order, one in memory at a time."""
-    while (envelope := read(stream, max_payload=max_payload)) is not None:
+    """All envelopes of a file from where it stands, in order, one in memory at a time."""
+    at = stream.tell()
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(at)
+    while (envelope := read(stream, max_payload=max_payload, left=end - stream.tell())) is not None:
         yield envelope

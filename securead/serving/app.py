@@ -1,22 +1,27 @@
 """The HTTP service: what it offers, what it refuses and when.
 
-    GET  /healthz                   whether it is alive
-    GET  /v1/models                 names and digests
-    GET  /v1/models/{name}          the public half of a model, JSON
-    POST /v1/models/{name}/score    one request envelope in, one answer envelope out
-    GET  /metrics                   counts, seconds and bytes for Prometheus
+    GET  /healthz                       whether it is alive
+    GET  /v1/models                     names and digests
+    GET  /v1/models/{name}              the public half of a model, JSON
+    GET  /v1/models/{name}/keys/{key}   whether the service holds this key, JSON
+    PUT  /v1/models/{name}/keys/{key}   one key envelope in: an owner's public key, for engines that need it (204)
+    POST /v1/models/{name}/score        one request envelope in, one answer envelope out
+    GET  /metrics                       counts, seconds and bytes for Prometheus
 
 A refusal is JSON `{error, message, remedy}`, `error` being a class of `securead.errors`: 400 malformed, 404 unknown
 model, 409 made for another model or plan, 413 too large (decided by Content-Length before reading, and again while
-reading), 503 with Retry-After when the queue is full. Memory is bounded: at most `queue` + 1 messages are held.
+reading), 428 when the request's owner has to register its key first, 503 with Retry-After when the queue is full.
+Memory is bounded: at most `queue` + 1 messages are held, and of keys what `RegisteredKeys` allows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -24,17 +29,26 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from securead import codec
-from securead.errors import FixInputError, RejectMessageError, RetryLaterError, SecureadError, UseOtherKeyError
+from securead.errors import (
+    FixInputError,
+    RegisterKeyError,
+    RejectMessageError,
+    RetryLaterError,
+    SecureadError,
+    UseOtherKeyError,
+)
 from securead.observe import event
-from securead.protocols import wire
+from securead.protocols import registry, wire
 from securead.serving.loaded import LoadedModel, Offers
 from securead.serving.metrics import Metrics
+from securead.serving.registered import RegisteredKeys
 
 SECONDS_HEADER = "X-Securead-Seconds"
 RETRY_AFTER_SECONDS = 1
 _IDLE_SECONDS = 30.0  # a sender that is silent this long loses its place in the queue,
 _LEAST_BYTES_PER_SECOND = 8 << 10  # and so does one that keeps its place by a byte now and then
 _OCTETS = "application/octet-stream"
+T = TypeVar("T")
 
 
 class _TooLargeError(RejectMessageError):
@@ -49,19 +63,20 @@ _STATUS: tuple[tuple[type[SecureadError], int, str], ...] = (
     (_TooLargeError, 413, "RejectMessageError"),
     (_UnknownModelError, 404, "FixInputError"),
     (UseOtherKeyError, 409, "UseOtherKeyError"),
+    (RegisterKeyError, 428, "RegisterKeyError"),
     (RetryLaterError, 503, "RetryLaterError"),
 )
 
 
 class Desk:
-    """Where requests wait: one is evaluated at a time, at most `queue` more are held, the next is turned away.
+    """Where messages wait: one is worked on at a time, at most `queue` more are held, the next is turned away.
 
     One at a time because SEAL's calls hold the interpreter: more threads would only share one core.
     """
 
     def __init__(self, models: Sequence[LoadedModel], metrics: Metrics, *, queue: int, max_body: int | None) -> None:
         self.models = {model.name: model for model in models}
-        self.metrics = metrics
+        self.metrics, self.keys = metrics, RegisteredKeys()
         self._queue, self._max_body = queue, max_body
         self._inside = 0
         self._turn = asyncio.Semaphore(1)
@@ -77,7 +92,26 @@ class Desk:
 
     async def score(self, model: LoadedModel, request: Request) -> Response:
         """Read, check, evaluate and answer one message."""
-        limit = min(model.max_message_bytes, self._max_body or model.max_message_bytes)
+        work = partial(_evaluate, model, self.keys)
+        size, (answer, header, seconds) = await self._in_turn(request, model.max_message_bytes, work)
+        self.metrics.scored(model.name, rows=header.rows, seconds=seconds, read=size, sent=len(answer))
+        event("serving.score", model=model.name, rows=header.rows, chunk=header.chunk, cpu_seconds=round(seconds, 6))
+        return Response(answer, media_type=_OCTETS, headers={SECONDS_HEADER: f"{seconds:.6f}"})
+
+    async def register(self, model: LoadedModel, key_id: str, request: Request) -> Response:
+        """Read, check and hold one owner's public key."""
+        if not model.max_key_bytes:
+            raise RejectMessageError("no engine of this model takes a key", remedy="Send requests only.")
+        work = partial(_register, model, self.keys, key_id)
+        await self._in_turn(request, model.max_key_bytes, work)
+        self.metrics.registered(model.name)
+        self.metrics.keys_held.set(len(self.keys))
+        event("serving.register", model=model.name, held=len(self.keys))
+        return Response(status_code=204)
+
+    async def _in_turn(self, request: Request, most: int, work: Callable[[bytes, int], T]) -> tuple[int, T]:
+        """Read a message of at most `most` bytes, wait for its turn, have a thread do `work`: its size, the result."""
+        limit = min(most, self._max_body or most)
         refuse_by_length(request, limit)
         if self._inside > self._queue:
             raise RetryLaterError("the queue is full", remedy="Send the same message again in a moment.")
@@ -88,13 +122,10 @@ class Desk:
             async with self._turn:
                 if await request.is_disconnected():
                     raise ClientDisconnect
-                answer, header, seconds = await asyncio.to_thread(_evaluate, model, message, limit)
+                return len(message), await asyncio.to_thread(work, message, limit)
         finally:
             self._inside -= 1
             self.metrics.queue.set(self._inside)
-        self.metrics.scored(model.name, rows=header.rows, seconds=seconds, read=len(message), sent=len(answer))
-        event("serving.score", model=model.name, rows=header.rows, chunk=header.chunk, cpu_seconds=round(seconds, 6))
-        return Response(answer, media_type=_OCTETS, headers={SECONDS_HEADER: f"{seconds:.6f}"})
 
 
 def build_app(models: Sequence[LoadedModel], *, queue: int = 8, max_body: int | None = None) -> FastAPI:
@@ -121,6 +152,14 @@ def build_app(models: Sequence[LoadedModel], *, queue: int = 8, max_body: int | 
     async def score(name: str, request: Request) -> Response:
         return await desk.score(desk.model(name), request)
 
+    @app.get("/v1/models/{name}/keys/{key}")
+    async def held(name: str, key: str) -> JSONResponse:
+        return JSONResponse({"held": desk.keys.holds(desk.model(name).name, key)})
+
+    @app.put("/v1/models/{name}/keys/{key}")
+    async def register(name: str, key: str, request: Request) -> Response:
+        return await desk.register(desk.model(name), key, request)
+
     @app.get("/metrics")
     async def scrape() -> Response:
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -135,7 +174,7 @@ def build_app(models: Sequence[LoadedModel], *, queue: int = 8, max_body: int | 
         message = str(_without_remedy(error))
         headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
         # The rest of a body that was not read cannot be told from a next request.
-        headers |= {"Connection": "close"} if request.method == "POST" else {}
+        headers |= {"Connection": "close"} if request.method in ("POST", "PUT") else {}
         content = {"error": name, "message": message, "remedy": error.remedy}
         return JSONResponse(content, status_code=status, headers=headers)
 
@@ -206,21 +245,52 @@ def _too_large(limit: int) -> _TooLargeError:
     )
 
 
-def _evaluate(model: LoadedModel, message: bytes, limit: int) -> tuple[bytes, wire.Header, float]:
+def _register(model: LoadedModel, keys: RegisteredKeys, key_id: str, message: bytes, limit: int) -> None:
+    """In a worker thread: hold the key of a message, if it is sound and the one that was announced."""
+    sent = wire.from_bytes(message, max_payload=limit)
+    if sent.header.kind != "key":
+        raise RejectMessageError(
+            f"this is of kind {sent.header.kind!r}, not a key", remedy="Send requests to /v1/models/NAME/score."
+        )
+    if sent.header.key != key_id:
+        raise _misnamed(sent.header.key)
+    plan = model.plan(sent.header)
+    if not plan.evaluation_key_bytes:
+        raise RejectMessageError("this engine takes no key in this role", remedy="Send requests only.")
+    if len(sent.payload) > plan.evaluation_key_bytes:
+        raise _too_large(plan.evaluation_key_bytes)
+    key = registry.blind_module(plan.engine).read_evaluation_key(plan, sent.payload)
+    if key.key_id != key_id:
+        raise _misnamed(key.key_id)
+    keys.put(model.name, plan, key)
+
+
+def _misnamed(key_id: str) -> RejectMessageError:
+    return RejectMessageError(
+        "this is another key than the one that is announced",
+        value=key_id,
+        remedy="Send the public.key of the directory that the request was encrypted with.",
+    )
+
+
+def _evaluate(model: LoadedModel, keys: RegisteredKeys, message: bytes, limit: int) -> tuple[bytes, wire.Header, float]:
     """In a worker thread: the answer message, the request's header and the CPU seconds of the evaluation."""
     request = wire.from_bytes(message, max_payload=limit)
     header = request.header
     if header.kind != "request":
-        raise RejectMessageError("this is an answer, not a request", remedy="Send what `securead encrypt` wrote.")
-    evaluator = model.evaluator(header)
-    plan = model.plans[header.engine, header.role]
+        raise RejectMessageError(
+            f"this is of kind {header.kind!r}, not a request", remedy="Send what `securead encrypt` wrote."
+        )
+    plan = model.plan(header)
     if header.rows > plan.rows_per_chunk:
         raise RejectMessageError(
             "the request claims more rows than a chunk can hold",
             value=header.rows,
             remedy=f"Send at most {plan.rows_per_chunk} rows a chunk.",
         )
+    key = keys.get(model.name, plan, header.key) if plan.evaluation_key_bytes else None
+    evaluator = model.evaluator(plan)
     start = time.thread_time()
-    payload = evaluator.evaluate(request.payload)
+    payload = evaluator.evaluate(request.payload, key, rows=header.rows)
     seconds = time.thread_time() - start
     return wire.Envelope(replace(header, kind="answer"), payload).to_bytes(), header, seconds

@@ -64,9 +64,20 @@ class LoadedModel:
         return Offer(self.name, self.public.digest, self.public.program.digest)
 
     @property
+    def unsanitised(self) -> tuple[str, ...]:
+        """The engines it is served by whose answers tell a key holder more than scores."""
+        return tuple(sorted({engine for engine, _ in self.plans if not registry.spec(engine).sanitised}))
+
+    @property
     def max_message_bytes(self) -> int:
         """No honest request message is larger."""
         return max(plan.max_request_bytes for plan in self.plans.values()) + ENVELOPE_BYTES
+
+    @property
+    def max_key_bytes(self) -> int:
+        """No honest evaluation key, in its message, is larger; 0 where no engine of this model needs one."""
+        largest = max(plan.evaluation_key_bytes for plan in self.plans.values())
+        return largest + ENVELOPE_BYTES if largest else 0
 
     def _make_plans(self) -> dict[tuple[str, str], Plan]:
         plans: dict[tuple[str, str], Plan] = {}
@@ -84,8 +95,8 @@ class LoadedModel:
             )
         return plans
 
-    def evaluator(self, header: wire.Header) -> Evaluator:
-        """The evaluator for a request, or `UseOtherKeyError` when the request is not for what is served."""
+    def plan(self, header: wire.Header) -> Plan:
+        """The plan that a message follows, or `UseOtherKeyError` when the message is not for what is served."""
         if header.program != self.public.program.digest:
             raise UseOtherKeyError(
                 f"the request is for another model than the {self.name!r} that is served now", remedy=_REMEDY
@@ -100,10 +111,14 @@ class LoadedModel:
             )
         if header.plan != plan.digest:
             raise UseOtherKeyError("the request was made with other parameters than are served now", remedy=_REMEDY)
+        return plan
+
+    def evaluator(self, plan: Plan) -> Evaluator:
+        """The evaluator for one of this model's plans, made at its first use."""
         with self._lock:
-            where = (header.engine, header.role)
+            where = (plan.engine, plan.role)
             if where not in self._evaluators:
-                make = registry.blind_module(header.engine).make_evaluator
+                make = registry.blind_module(plan.engine).make_evaluator
                 self._evaluators[where] = make(plan, self._program)
             return self._evaluators[where]
 

@@ -1,4 +1,4 @@
-"""What a service counts: messages, rows, seconds, bytes. Labels are our own words, never a caller's."""
+"""What a service counts: messages, rows, keys, seconds, bytes. Labels are our own words, never a caller's."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class Metrics:
         self._seconds = by_model("securead_evaluation_seconds", "CPU seconds of evaluation")
         self._read = by_model("securead_received_bytes", "Bytes of answered requests")
         self._sent = by_model("securead_sent_bytes", "Bytes of answers")
+        self._keys = by_model("securead_keys", "Evaluation keys that owners sent, the same one again included")
+        self.keys_held = Gauge("securead_keys_held", "Evaluation keys in memory", registry=registry)
         self._refused = Counter("securead_refused", "Calls refused, by HTTP status", ("status",), registry=registry)
         self.queue = Gauge("securead_queue", "Requests being received, waiting or evaluated", registry=registry)
 
@@ -29,6 +31,10 @@ class Metrics:
         self._seconds.labels(model).inc(seconds)
         self._read.labels(model).inc(read)
         self._sent.labels(model).inc(sent)
+
+    def registered(self, model: str) -> None:
+        """Count one evaluation key."""
+        self._keys.labels(model).inc()
 
     def refused(self, status: int) -> None:
         """Count one refusal."""

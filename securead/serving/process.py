@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -25,10 +25,8 @@ from securead.observe import event
 if TYPE_CHECKING:
     import uvicorn
 
-WARNING = (
-    "Answers are not sanitised in this version: whoever holds a decryption key can solve for the model's weights. "
-    "Serve only to those who may know the model."
-)
+    from securead.serving.loaded import LoadedModel
+
 URL_PREFIX = "securead serves at "
 DRAIN_SECONDS = 20  # how long requests in work may take to finish at shutdown
 _START_SECONDS, _END_SECONDS = 120.0, 30.0
@@ -91,13 +89,13 @@ def run(
     passphrase: str | None = None,
     queue: int = 8,
     max_body: int | None = None,
-    announce: Callable[[str], None],
+    announce: Callable[[str, Sequence[LoadedModel]], None],
     until_stdin_closes: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests in work are finished first.
 
-    `announce` is called with the service's URL once it accepts connections. With `until_stdin_closes` the service
-    also ends when its standard input does, and so never outlives the process that started it.
+    `announce` is called with the service's URL and models once it accepts connections. With `until_stdin_closes` the
+    service also ends when its standard input does, and so never outlives the process that started it.
     """
     try:
         import uvicorn
@@ -109,7 +107,8 @@ def run(
         ) from error
     from securead.serving.loaded import load
 
-    app = build_app(load(sources, passphrase=passphrase), queue=queue, max_body=max_body)
+    models = load(sources, passphrase=passphrase)
+    app = build_app(models, queue=queue, max_body=max_body)
     config = uvicorn.Config(
         app,
         http="h11",
@@ -136,7 +135,7 @@ def run(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                announce(address.url(listening))
+                announce(address.url(listening), models)
                 event("serving.start", port=listening.getsockname()[1])
 
     with listening:
@@ -164,8 +163,8 @@ def serve(
     """Start the real service as a separate process on a free loopback port; end it when the block ends.
 
     `bundles`: directories, or `Bundle` objects (which are written to a private temporary directory for as long as
-    the service runs). `passphrase` opens sealed ones. Answers are not sanitised in this version: a client that holds
-    a key can solve for the weights. Raises `RetryLaterError` with the service's own words when it does not start.
+    the service runs). `passphrase` opens sealed ones. Answers of CKKS are not sanitised in this version: a client that
+    holds a key can solve for the weights. Raises `RetryLaterError` with the service's own words when it does not start.
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="securead-")))  # mode 0700

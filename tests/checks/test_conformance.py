@@ -19,8 +19,14 @@ from securead.models.subspace import SubspaceDetector
 VARIANTS = [
     ("autoencoder", {"rounds": 2, "sampling_prob": 0.1}),
     ("autoencoder", {"rounds": 1, "hidden": 4, "units": "square", "scaling": "private", "threshold": "private"}),
+    ("forest", {}),
+    ("forest", {"noise": "levels", "extension": 2, "max_features": None, "scaling": "private", "depth": 4}),
+    ("forest", {"n_estimators": 20, "threshold": "model"}),
+    ("histogram", {}),
+    ("histogram", {"scaling": "private", "threshold": "model"}),
     ("subspace", {}),
-    ("subspace", {"method": "pca_residual"}),
+    ("subspace", {"threshold": {"type": "costs", "missed": 9, "false_alarm": 1}}),
+    ("subspace", {"method": "pca_residual", "threshold": {"type": "false_alarms", "rate": 0.2}}),
     ("subspace", {"method": "pca_residual", "components": 0, "scaling": "private", "threshold": "private"}),
 ]
 
@@ -47,10 +53,10 @@ def test_embedded_executor_conforms() -> None:
 class _Forgetful(SubspaceDetector):
     """Releases what it saw without noise."""
 
-    def site_update(self, state, data, releaser):  # type: ignore[no-untyped-def]
+    def site_update(self, state, data, releaser, labels=None):  # type: ignore[no-untyped-def]
         from securead.privacy.site import Unprotected
 
-        return super().site_update(state, data, Unprotected())
+        return super().site_update(state, data, Unprotected(), labels)
 
 
 class _Loud(SubspaceDetector):

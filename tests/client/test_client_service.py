@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from securead.client.keys import make_keys
-from securead.client.service import Service
+from securead.client.service import Answered, ModelReplacedError, Service
 from securead.errors import (
     FixConfigurationError,
     FixInputError,
+    RegisterKeyError,
     RejectMessageError,
     RetryLaterError,
     SecureadError,
@@ -36,6 +37,7 @@ class Script:
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
         self.replies: list[Reply] = []
+        self.got: list[tuple[str, str, bytes]] = []
         self.calls = 0
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
 
@@ -70,8 +72,11 @@ def script() -> Iterator[Script]:
             self.wfile.write(body)
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            scripted.got.append((self.command, self.path, self.rfile.read(int(self.headers["Content-Length"]))))
             self.do_GET()
+
+        def do_PUT(self) -> None:
+            self.do_POST()
 
         def log_message(self, *_: Any) -> None: ...
 
@@ -127,7 +132,10 @@ def test_a_refused_connection_is_retried_until_patience_ends() -> None:
     [
         (refusal(400, "RejectMessageError"), RejectMessageError),
         (refusal(404, "FixInputError"), FixInputError),
-        (refusal(409, "UseOtherKeyError"), UseOtherKeyError),
+        (refusal(409, "UseOtherKeyError"), ModelReplacedError),
+        (refusal(400, "UseOtherKeyError"), UseOtherKeyError),
+        (refusal(409, "RejectMessageError"), RejectMessageError),
+        (refusal(428, "RegisterKeyError"), RegisterKeyError),
         (refusal(413, "RejectMessageError"), RejectMessageError),
         (refusal(400, "SystemExit"), RejectMessageError),  # not a name of ours
         (refusal(400, "Iterator"), RejectMessageError),
@@ -202,7 +210,7 @@ def test_an_answer_to_something_else_is_refused(script: Script, change: dict[str
     """A reply that was mixed up or replayed is well-formed: only its header tells."""
     keys = make_keys(small_bundle().public, "same")
     header = wire.Header(
-        "request", "ckks", "same", keys.record.program, keys.plan.digest, keys.record.key, "r" * 32, 0, 2, 3
+        "request", "ckks", "same", keys.record.program, keys.plan.digest, keys.record.key, "d" * 32, 0, 2, 3
     )
     request, answer = wire.Envelope(header, b"sent"), wire.Envelope(replace(header, kind="answer"), b"came")
     foreign = wire.Envelope(replace(answer.header, **change), b"came")
@@ -211,3 +219,69 @@ def test_an_answer_to_something_else_is_refused(script: Script, change: dict[str
         assert service.score("tiny", request, keys.plan).envelope == answer
         with pytest.raises(RejectMessageError, match="belongs to something else"):
             service.score("tiny", request, keys.plan)
+
+
+# Evaluation keys. The plan is an engine's that asks for none: the service decides, and this service is a script.
+
+REQUEST_HEADER = wire.Header("request", "ckks", "same", "a" * 64, "b" * 64, "c" * 64, "d" * 32, 0, 1, 3)
+REQUEST = wire.Envelope(REQUEST_HEADER, b"sent")
+ANSWER: Reply = (200, {}, wire.Envelope(replace(REQUEST_HEADER, kind="answer"), b"came").to_bytes())
+KEY = wire.Envelope(replace(REQUEST_HEADER, kind="key", rows=0), b"a public key")
+ASKED, TAKEN = refusal(428, "RegisterKeyError", "the service does not hold this key"), (204, {}, b"")
+
+
+def score(script: Script, key: wire.Envelope | None = KEY, **options: Any) -> Answered:
+    with Service(script.url, **options) as service:
+        return service.score("tiny", REQUEST, make_keys(small_bundle().public, "same").plan, key)
+
+
+def test_a_key_that_is_asked_for_is_registered_and_the_same_bytes_sent_again(script: Script) -> None:
+    script.replies = [ASKED, TAKEN, ANSWER]
+    answered = score(script)
+    assert answered.envelope.payload == b"came"
+    scoring = ("POST", "/v1/models/tiny/score", REQUEST.to_bytes())
+    assert script.got == [scoring, ("PUT", f"/v1/models/tiny/keys/{'c' * 64}", KEY.to_bytes()), scoring]
+    assert answered.sent == 2 * len(REQUEST.to_bytes()) + len(KEY.to_bytes())
+
+
+def test_a_service_that_asks_again_at_once_is_an_error_and_no_loop(script: Script) -> None:
+    script.replies = [ASKED, TAKEN, ASKED]
+    with pytest.raises(RegisterKeyError, match="has just taken"):
+        score(script)
+    assert script.calls == 3
+
+
+def test_a_service_that_is_merely_busy_has_forgotten_nothing(script: Script) -> None:
+    script.replies = [ASKED, TAKEN, (503, {"Retry-After": "0"}, b"{}"), ASKED]
+    with pytest.raises(RegisterKeyError, match="has just taken"):
+        score(script)
+    assert script.calls == 4
+
+
+@pytest.mark.parametrize("broken", [None, (502, {}, b"a proxy's page")], ids=["directly", "behind a proxy"])
+def test_a_service_that_broke_off_since_may_ask_again(script: Script, broken: Reply) -> None:
+    """Restarted between the key and the request, it has forgotten the key."""
+    script.replies = [ASKED, TAKEN, broken, ASKED, TAKEN, ANSWER]
+    assert score(script).envelope.payload == b"came"
+
+
+def test_a_service_that_breaks_off_and_asks_for_ever_outlasts_no_patience(script: Script) -> None:
+    script.replies = [ASKED, *[TAKEN, None, ASKED] * 100]
+    start = time.monotonic()
+    with pytest.raises(RegisterKeyError, match="has just taken"):
+        score(script, patience=1.0)
+    assert time.monotonic() - start < 10
+
+
+def test_a_refused_key_is_said(script: Script) -> None:
+    script.replies = [ASKED, refusal(400, "RejectMessageError", "the key is damaged")]
+    with pytest.raises(RejectMessageError, match="the key is damaged"):
+        score(script)
+    assert script.calls == 2
+
+
+def test_without_a_key_to_register_the_remedy_is_to_encrypt_again(script: Script) -> None:
+    script.replies = [ASKED]
+    with pytest.raises(RegisterKeyError, match=r"does not hold this key.*encrypt again"):
+        score(script, None)
+    assert script.calls == 1

@@ -43,7 +43,8 @@ class Direct(Service):
     def model(self, name: str) -> PublicModel:
         return self.bundle.public
 
-    def score(self, name: str, request: wire.Envelope, plan: Plan) -> Answered:
+    def score(self, name: str, request: wire.Envelope, plan: Plan, key: wire.Envelope | None = None) -> Answered:
+        assert key is None, "this engine asks for none"
         if request.header.chunk == self.fail_at:
             raise RetryLaterError("gave up")
         self.chunks.append(request.header.chunk)

@@ -43,8 +43,10 @@ class Watched(AutoEncoder):
     sent: list[tuple[str, str, bytes]]
     after_update: Callable[[], None]
 
-    def site_update(self, state: State, data: np.ndarray, releaser: Releaser) -> Update:
-        update = super().site_update(state, data, releaser)
+    def site_update(
+        self, state: State, data: np.ndarray, releaser: Releaser, labels: np.ndarray | None = None
+    ) -> Update:
+        update = super().site_update(state, data, releaser, labels)
         assert isinstance(releaser, Protected)
         self.sent.append((state.stage, releaser.site, update.values.tobytes()))
         self.after_update()

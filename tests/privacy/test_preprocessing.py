@@ -59,24 +59,56 @@ def test_too_few_records_are_named() -> None:
         pre.estimate_scale(noised, edge, 40.0, ("a", "b"))
 
 
-def test_quantile_is_found_through_noise(rng: np.random.Generator) -> None:
-    scores = rng.chisquare(10, 100_000)
-    edge = np.concatenate([[0], np.geomspace(0.01, 1000, 128)])
-    noised = pre.counts(pre.histogram(scores[:, None], edge[None]))[0] + rng.normal(0, 15, 128)
-    threshold = pre.upper_quantile(noised, edge, 0.01, 15.0)
-    # One bin is 9 % wide.
-    assert threshold == pytest.approx(np.quantile(scores, 0.99), rel=0.15)
+@given(hnp.arrays(np.int64, (9, 3), elements=st.integers(0, 4)))
+def test_a_tally_counts_bin_numbers(index: np.ndarray) -> None:
+    counts = pre.tally(index, 5)
+    assert np.array_equal(counts // UNIT, [np.bincount(column, minlength=5) for column in index.T])
 
 
-def test_quantile_without_noise_is_the_bin_that_holds_it() -> None:
-    edge = np.arange(11.0)
-    counts = np.full(10, 10.0)
-    assert pre.upper_quantile(counts, edge, 0.2, 0.0) == 8.0
-    assert pre.upper_quantile(counts, edge, 0.001, 0.0) == 10.0
+def test_range_is_found_through_noise(rng: np.random.Generator) -> None:
+    values = np.column_stack([rng.normal(3.0, 2.0, 50_000), rng.exponential(1.0, 50_000), rng.uniform(-20, 20, 50_000)])
+    edge = edges(-20, 20, 3)
+    noised = pre.counts(pre.histogram(values, edge)) + rng.normal(0, 40, (3, pre.SCALING_BINS))
+    center, spread = pre.quantile_scale(noised, edge, 40.0, ("a", "b", "c"), limit=8.0)
+    low, high = center - 8 * spread, center + 8 * spread
+    for column, (a, b) in enumerate(np.quantile(values, [0.01, 0.99], axis=0).T):
+        # A tenth of the width on either side, where bounds allow it; of a long thin tail less is seen.
+        assert low[column] == pytest.approx(max(a - 0.1 * (b - a), -20), abs=0.25 * (b - a))
+        assert high[column] == pytest.approx(min(b + 0.1 * (b - a), 20), abs=0.25 * (b - a))
 
 
-def test_quantile_refuses_a_rate_below_its_noise() -> None:
-    with pytest.raises(PrivacyRefusedError, match="private threshold"):
-        pre.upper_quantile(np.full(10, 10.0), np.arange(11.0), 0.2, 10.0)
-    with pytest.raises(PrivacyRefusedError):
-        pre.upper_quantile(np.zeros(10), np.arange(11.0), 0.2, 0.0)
+def test_range_without_noise_is_that_of_the_quantiles() -> None:
+    edge = np.linspace(0.0, 64.0, 65)[None]
+    counts = np.zeros((1, 64))
+    counts[0, 20:40] = 50.0
+    center, spread = pre.quantile_scale(counts, edge, 0.0, ("a",), limit=2.0)
+    assert center == pytest.approx([30.0])
+    assert spread == pytest.approx([6.0])  # 20 wide and 2 more on either side, in units of twice the limit
+
+
+@pytest.mark.parametrize(("records", "noise"), [(1000, 42.0), (0, 0.0), (8000, 42.0)])
+def test_range_refuses_tails_below_the_noise(records: int, noise: float) -> None:
+    counts = np.full((2, 256), records / 256)
+    with pytest.raises(PrivacyRefusedError, match=r"range of 2 columns .*Declare bounds"):
+        pre.quantile_scale(counts, edges(-1, 1, 2), noise, ("a", "b"), limit=8.0)
+
+
+@given(hnp.arrays(float, (3, 6), elements=st.floats(-50, 100)), st.floats(0.5, 200))
+def test_nearest_counts_are_counts_and_nearest(noised: np.ndarray, total: float) -> None:
+    nearest = pre.nearest_counts(noised, total)
+    assert (nearest >= 0).all()
+    assert nearest.sum(axis=1) == pytest.approx(np.full(3, total))
+    # The nearest point of a convex set: no other makes an obtuse angle with the way back (projection theorem).
+    for corner in np.eye(6) * total:
+        assert ((noised - nearest) * (corner - nearest)).sum(axis=1).max() <= 1e-6 * total * 100
+
+
+def test_exact_counts_are_their_own_nearest() -> None:
+    counts = np.array([[3.0, 0.0, 7.0], [10.0, 0.0, 0.0]])
+    assert pre.nearest_counts(counts, 10.0) == pytest.approx(counts)
+
+
+def test_records_are_counted_or_refused() -> None:
+    assert pre.records_counted(np.array([[90.0, 10.0], [60.0, 20.0]]), 5.0) == 90.0
+    with pytest.raises(PrivacyRefusedError, match="too few records"):
+        pre.records_counted(np.array([[9.0, 1.0]]), 5.0)

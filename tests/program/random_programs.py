@@ -18,7 +18,7 @@ from securead.data.encoder import Encoder
 from securead.data.schema import Column, Schema
 from securead.errors import FixProgramError
 from securead.program.builder import ProgramBuilder
-from securead.program.polynomial import Program
+from securead.program.program import Program
 
 Rows = list[list[float]]
 

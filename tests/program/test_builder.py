@@ -13,7 +13,8 @@ from random_programs import Recipe, programs, unit_encoder
 
 from securead.errors import FixInputError, FixProgramError
 from securead.program.builder import MAX_VALUE_BITS, ProgramBuilder, _quantise
-from securead.program.polynomial import Affine, Input, Product, Program, Relu, SquaredNorm
+from securead.program.polynomial import Affine, Input, Product, Relu, SquaredNorm
+from securead.program.program import Program
 from securead.program.ranges import bits_for
 
 ONE = np.ones((1, 1))

@@ -11,7 +11,8 @@ from random_programs import Recipe, encoded, programs, unit_encoder
 from securead.errors import FixInputError
 from securead.program import evaluate as module
 from securead.program.builder import ProgramBuilder
-from securead.program.polynomial import Program, SquaredNorm
+from securead.program.polynomial import SquaredNorm
+from securead.program.program import Program
 
 
 @given(programs(), st.data())

@@ -18,16 +18,8 @@ from random_programs import Recipe, programs, unit_encoder
 
 from securead import codec
 from securead.errors import FixConfigurationError, FixInputError, FixProgramError
-from securead.program.polynomial import (
-    Affine,
-    Input,
-    Product,
-    Program,
-    PublicProgram,
-    Relu,
-    SquaredNorm,
-    refuse_overflow,
-)
+from securead.program.polynomial import Affine, Input, Product, PublicPolynomial, Relu, SquaredNorm, refuse_overflow
+from securead.program.program import Program
 from securead.program.storage import secret_to_bytes
 
 Place = tuple[str | int, ...]
@@ -72,7 +64,7 @@ def replaced(place: Place, value: Any) -> Any:
 @settings(max_examples=60)
 def test_the_public_half_and_its_digest_survive_json(pair: tuple[Recipe, Program]) -> None:
     public = pair[1].public
-    again = codec.from_plain(PublicProgram, json.loads(json.dumps(codec.to_plain(public))), where="program")
+    again = codec.from_plain(PublicPolynomial, json.loads(json.dumps(codec.to_plain(public))), where="program")
     assert again == public
     assert again.digest == public.digest == pair[1].digest
     assert re.fullmatch("[0-9a-f]{64}", public.digest)
@@ -94,7 +86,7 @@ def test_every_public_field_changes_the_digest() -> None:
             if new == old:
                 continue
             try:
-                changed = codec.from_plain(PublicProgram, replaced(place, new), where="program")
+                changed = codec.from_plain(PublicPolynomial, replaced(place, new), where="program")
             except (FixInputError, FixConfigurationError):
                 continue
             assert changed.digest != PROGRAM.digest, place
@@ -152,7 +144,7 @@ def test_the_public_half_has_the_same_size_whatever_the_weights() -> None:
     a, b = recipe(0).build().public, recipe(1).build().public
     ranges = {"gain_bits": (0,), "offset_bits": 0, "bound_bits": 0}
 
-    def bare(public: PublicProgram) -> list[Any]:
+    def bare(public: PublicPolynomial) -> list[Any]:
         return [dataclasses.replace(s, **{k: v for k, v in ranges.items() if hasattr(s, k)}) for s in public.steps]
 
     assert bare(a) == bare(b)
@@ -163,7 +155,7 @@ def test_printing_a_program_shows_neither_weights_nor_key() -> None:
     for text in (repr(PROGRAM), str(PROGRAM), repr(PROGRAM.secret)):
         assert PROGRAM.secret.commitment_key.hex() not in text
         assert repr(PROGRAM.secret.commitment_key) not in text
-    assert "SecretProgram" not in repr(PROGRAM)
+    assert "SecretPolynomial" not in repr(PROGRAM)
 
 
 def test_values_cannot_be_changed_after_they_were_checked() -> None:
@@ -246,7 +238,7 @@ SCORE = PLAIN["steps"][-1]
 )
 def test_a_public_half_that_is_no_program_is_refused(place: Place, value: Any, message: str) -> None:
     with pytest.raises(FixInputError, match=f"program: .*{re.escape(message)}"):
-        codec.from_plain(PublicProgram, replaced(place, value), where="program")
+        codec.from_plain(PublicPolynomial, replaced(place, value), where="program")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +253,7 @@ def test_a_public_half_that_is_no_program_is_refused(place: Place, value: Any, m
 )
 def test_a_strangers_encoder_is_refused_with_its_place(place: Place, value: Any, where: str) -> None:
     with pytest.raises(FixConfigurationError) as refused:
-        codec.from_plain(PublicProgram, replaced(place, value), where="stranger")
+        codec.from_plain(PublicPolynomial, replaced(place, value), where="stranger")
     assert refused.value.where == where
 
 
@@ -310,7 +302,7 @@ def damaged(draw: st.DrawFn) -> Any:
 @settings(max_examples=300)
 def test_a_damaged_public_half_is_refused_or_usable_and_never_a_crash(plain: Any) -> None:
     try:
-        public = codec.from_plain(PublicProgram, plain, where="program")
+        public = codec.from_plain(PublicPolynomial, plain, where="program")
     except (FixInputError, FixConfigurationError) as error:
         refused = error
     else:
@@ -320,7 +312,7 @@ def test_a_damaged_public_half_is_refused_or_usable_and_never_a_crash(plain: Any
     assert str(refused)
 
 
-def use(public: PublicProgram) -> None:
+def use(public: PublicPolynomial) -> None:
     """What a client does with a public half that it was given, and what a service does with it and a secret half."""
     columns = public.encoder.schema.columns
     X = np.array([[c.lower for c in columns], [c.upper for c in columns]])
@@ -330,7 +322,7 @@ def use(public: PublicProgram) -> None:
     assert np.isfinite(public.decode(public.public_term(Z))).all()
     assert np.isfinite(public.decode(np.array([2**public.score_bits, -(2**public.score_bits)], dtype=object))).all()
     assert public.degree >= 1
-    again = codec.from_plain(PublicProgram, json.loads(json.dumps(codec.to_plain(public))), where="program")
+    again = codec.from_plain(PublicPolynomial, json.loads(json.dumps(codec.to_plain(public))), where="program")
     assert again.digest == public.digest
     try:
         Program(public, PROGRAM.secret)

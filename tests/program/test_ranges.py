@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from random_programs import Recipe, programs, unit_encoder
 
 from securead.errors import FixInputError
-from securead.program.polynomial import Affine, Product, Program, Relu, SecretProgram, Weights
+from securead.program.polynomial import Affine, Product, Relu, SecretPolynomial, Weights
+from securead.program.program import Program
 from securead.program.ranges import bits_for, commit, magnitude, row_sum, step_interval
 
 KEY = bytes(range(32))
@@ -111,13 +112,13 @@ def test_the_commitment_depends_on_every_bit_of_the_key() -> None:
     assert all(len(c) == 64 and set(c) <= set("0123456789abcdef") for c in commitments)
 
 
-def changed(program: Program, at: int, array: int, place: tuple[int, ...], value: int) -> SecretProgram:
+def changed(program: Program, at: int, array: int, place: tuple[int, ...], value: int) -> SecretPolynomial:
     """The secret half with one integer replaced; `array` counts the matrices, then the offset."""
     old = program.secret.weights[at]
     arrays = [a.astype(object) for a in (*old.matrices, old.offset)]
     arrays[array][place] = value
     new = Weights(tuple(arrays[:-1]), arrays[-1])
-    return SecretProgram({**program.secret.weights, at: new}, program.secret.commitment_key)
+    return SecretPolynomial({**program.secret.weights, at: new}, program.secret.commitment_key)
 
 
 @given(programs(most_steps=3), st.data())
@@ -148,7 +149,7 @@ def small() -> Program:
 
 def test_an_honest_pair_of_halves_is_accepted() -> None:
     program = small()
-    assert Program(program.public, SecretProgram(dict(program.secret.weights), program.secret.commitment_key))
+    assert Program(program.public, SecretPolynomial(dict(program.secret.weights), program.secret.commitment_key))
 
 
 def test_a_changed_weight_within_all_ranges_is_refused_by_the_commitment() -> None:
@@ -161,10 +162,10 @@ def test_a_changed_weight_within_all_ranges_is_refused_by_the_commitment() -> No
 def test_another_key_for_the_same_weights_is_refused() -> None:
     program = small()
     with pytest.raises(FixInputError, match="the commitment does not match"):
-        Program(program.public, SecretProgram(program.secret.weights, bytes(32)))
+        Program(program.public, SecretPolynomial(program.secret.weights, bytes(32)))
 
 
-def refusals(program: Program) -> dict[str, tuple[Any, SecretProgram]]:
+def refusals(program: Program) -> dict[str, tuple[Any, SecretPolynomial]]:
     """A message and a pair of halves that it refuses, each wrong in one way."""
     public, secret, key = program.public, program.secret, program.secret.commitment_key
 
@@ -175,22 +176,22 @@ def refusals(program: Program) -> dict[str, tuple[Any, SecretProgram]]:
 
     first = secret.weights[1]
     return {
-        "other affine steps": (public, SecretProgram({1: first}, key)),
+        "other affine steps": (public, SecretPolynomial({1: first}, key)),
         "the secret half has other affine steps": (
             public,
-            SecretProgram({**secret.weights, 2: first}, key),
+            SecretPolynomial({**secret.weights, 2: first}, key),
         ),
         "weights of the wrong shape": (
             public,
-            SecretProgram({**secret.weights, 1: Weights((first.matrices[0].T[:1],), first.offset)}, key),
+            SecretPolynomial({**secret.weights, 1: Weights((first.matrices[0].T[:1],), first.offset)}, key),
         ),
         "wrong shape": (
             public,
-            SecretProgram({**secret.weights, 1: Weights((first.matrices[0],) * 2, first.offset)}, key),
+            SecretPolynomial({**secret.weights, 1: Weights((first.matrices[0],) * 2, first.offset)}, key),
         ),
         "an offset of the wrong shape": (
             public,
-            SecretProgram({**secret.weights, 1: Weights(first.matrices, first.offset[:1])}, key),
+            SecretPolynomial({**secret.weights, 1: Weights(first.matrices, first.offset[:1])}, key),
         ),
         "weights beyond the declared gain": (with_step(1, gain_bits=(6,)), secret),
         "beyond the declared gain": (with_step(1, gain_bits=(8,)), secret),

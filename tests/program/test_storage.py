@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from random_programs import Recipe, programs, unit_encoder
 
 from securead.errors import FixInputError
-from securead.program.polynomial import Program, SecretProgram, Weights
+from securead.program.polynomial import SecretPolynomial, Weights
+from securead.program.program import Program
 from securead.program.storage import secret_from_bytes, secret_to_bytes
 
 
@@ -33,7 +34,7 @@ def test_a_stored_program_is_the_same_program(pair: tuple[Recipe, Program], seed
 def test_integers_of_any_size_are_exact(value: int, sign: int) -> None:
     matrix, offset = np.empty((1, 2), dtype=object), np.empty(1, dtype=object)
     matrix[:], offset[:] = [[sign * value, 1]], [sign * value]
-    again = secret_from_bytes(secret_to_bytes(SecretProgram({3: Weights((matrix,), offset)}, bytes(32)))).weights[3]
+    again = secret_from_bytes(secret_to_bytes(SecretPolynomial({3: Weights((matrix,), offset)}, bytes(32)))).weights[3]
     assert again.matrices[0].tolist() == [[sign * value, 1]]
     assert again.offset.tolist() == [sign * value]
     assert again.matrices[0].dtype == again.offset.dtype == (np.int64 if value < 2**62 else object)
@@ -41,7 +42,7 @@ def test_integers_of_any_size_are_exact(value: int, sign: int) -> None:
 
 def test_several_sources_and_shapes_keep_their_order() -> None:
     w = Weights((np.arange(6).reshape(2, 3), np.array([[7], [8]])), np.array([9, 10]))
-    again = secret_from_bytes(secret_to_bytes(SecretProgram({1: w, 12: w}, b"\x01\xff" * 16)))
+    again = secret_from_bytes(secret_to_bytes(SecretPolynomial({1: w, 12: w}, b"\x01\xff" * 16)))
     assert sorted(again.weights) == [1, 12]
     assert [m.tolist() for m in again.weights[12].matrices] == [[[0, 1, 2], [3, 4, 5]], [[7], [8]]]
     assert again.weights[1].offset.tolist() == [9, 10]

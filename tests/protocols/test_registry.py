@@ -23,7 +23,7 @@ HALVES: dict[str, Callable[[str], object]] = {
 
 
 def made_up(name: str, package: str = "made_up_engine") -> EngineSpec:
-    return EngineSpec(name, package, ("same",), ("polynomial",), ("input", "affine"), "made-up", "for tests")
+    return EngineSpec(name, package, ("same",), ("input", "affine"), "made-up", "for tests")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from securead.errors import RejectMessageError
 from securead.protocols import wire
 from securead.protocols.wire import Envelope, Header
 
-HEADER = Header("request", "ckks", "same", "p" * 64, "q" * 64, "k" * 16, "r" * 32, 2, 5, 100)
+HEADER = Header("request", "ckks", "same", "a" * 64, "b" * 64, "c" * 64, "d" * 32, 2, 5, 100)
+KEY = dataclasses.replace(HEADER, kind="key", chunk=0, chunks=1, rows=0)
 PAYLOAD = bytes(range(256))
 MESSAGE = Envelope(HEADER, PAYLOAD).to_bytes()
 PREFIX = struct.calcsize("<4sHIQ")
@@ -65,7 +67,9 @@ headers = st.builds(
     kind=st.sampled_from(["request", "answer"]),
     role=st.sampled_from(["same", "split"]),
     rows=st.integers(1, 1 << 24),
-    **{name: st.text(max_size=20) for name in ("engine", "program", "plan", "key", "request")},
+    engine=st.text(max_size=20),
+    **{name: st.binary(min_size=32, max_size=32).map(bytes.hex) for name in ("program", "plan", "key")},
+    request=st.binary(min_size=16, max_size=16).map(bytes.hex),
 )
 
 
@@ -197,6 +201,23 @@ def test_absurd_counts_are_refused(counts: dict[str, int]) -> None:
         wire.from_bytes(forged(header_json(**counts)), max_payload=9)
 
 
+@pytest.mark.parametrize("counts", [{"chunk": 1, "chunks": 2}, {"chunks": 2}, {"chunks": 0}, {"rows": 1}], ids=str)
+def test_a_key_counts_nothing(counts: dict[str, int]) -> None:
+    assert wire.from_bytes(Envelope(KEY, b"k").to_bytes(), max_payload=1).header == KEY
+    with pytest.raises(RejectMessageError, match="counts are absurd"):
+        dataclasses.replace(KEY, **counts)
+
+
+@pytest.mark.parametrize("name", ["program", "plan", "key", "request"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "A" * 64, "g" * 64, "a" * 63, "a" * 65, "a" * 64 + "\n", "../" * 20, "é" * 32]
+)
+def test_names_are_digests_or_ids(name: str, text: str) -> None:
+    text = text[: len(text) // 2] if name == "request" and len(text) == 64 else text
+    with pytest.raises(RejectMessageError, match=f"entry '{name}' is no name"):
+        wire.from_bytes(forged(header_json(**{name: text})), max_payload=9)
+
+
 def test_the_largest_counts_pass() -> None:
     header = dataclasses.replace(HEADER, chunk=(1 << 20) - 1, chunks=1 << 20, rows=1 << 24)
     assert wire.from_bytes(Envelope(header, b"").to_bytes(), max_payload=0).header == header
@@ -259,6 +280,18 @@ def test_a_file_that_ends_within_a_chunk_gives_the_whole_ones_and_then_refuses()
     assert next(reading).payload == PAYLOAD
     with pytest.raises(RejectMessageError, match="truncated"):
         next(reading)
+
+
+def test_a_file_that_was_cut_short_is_not_called_too_large(tmp_path: Path) -> None:
+    """A limit by the file's own size would be smaller than what the message claims."""
+    large = Envelope(HEADER, bytes(10_000)).to_bytes()
+    path = tmp_path / "cut"
+    for length in (PREFIX, PREFIX + 1, 1000, len(large) - 1):
+        path.write_bytes(MESSAGE + large[:length])
+        with path.open("rb") as stream, pytest.raises(RejectMessageError, match="message is truncated"):
+            list(wire.read_all(stream, max_payload=path.stat().st_size))
+        with pytest.raises(RejectMessageError, match="message is truncated"):
+            wire.from_bytes(large[:length], max_payload=100)
 
 
 def test_request_ids_are_128_fresh_random_bits() -> None:

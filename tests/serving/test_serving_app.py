@@ -43,6 +43,9 @@ class Http:
     def post(self, path: str, *, content: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
         return self._call("POST", path, content=content, headers=headers)
 
+    def put(self, path: str, *, content: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+        return self._call("PUT", path, content=content, headers=headers)
+
     def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         async def call() -> httpx.Response:
             transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
@@ -196,10 +199,10 @@ def test_a_full_queue_turns_away(request_message: wire.Envelope) -> None:
     """One request is being evaluated, one waits, the third is told to come back; the first two are answered."""
     models = load([BUNDLE])
     entered, release = threading.Semaphore(0), threading.Event()
-    real = models[0].evaluator(request_message.header)
+    real = models[0].evaluator(models[0].plan(request_message.header))
 
     class Slow:
-        def evaluate(self, payload: bytes) -> bytes:
+        def evaluate(self, payload: bytes, key: None, *, rows: int) -> bytes:
             entered.release()
             release.wait(20)
             return real.evaluate(payload)
@@ -232,7 +235,7 @@ def test_a_bug_says_nothing_of_itself(request_message: wire.Envelope) -> None:
     models = load([BUNDLE])
 
     class Broken:
-        def evaluate(self, payload: bytes) -> bytes:
+        def evaluate(self, payload: bytes, key: None, *, rows: int) -> bytes:
             raise ZeroDivisionError("the weights are 1, 2, 3")
 
     models[0]._evaluators["ckks", "same"] = Broken()

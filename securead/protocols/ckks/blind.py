@@ -14,11 +14,15 @@ from typing import Any
 import tenseal.sealapi as seal
 
 from securead.errors import FixInputError, FixProgramError, RejectMessageError
-from securead.program.polynomial import Affine, Input, Product, Program
-from securead.protocols.ckks import ciphertexts
-from securead.protocols.ckks.ciphertexts import Ciphertext
-from securead.protocols.ckks.plan import CkksPlan, StepPlan, compressed_limit
-from securead.protocols.ckks.remedies import refuse_unsupported
+from securead.program.polynomial import Affine, Input, Product, PublicPolynomial, SecretPolynomial
+from securead.program.program import Program
+from securead.protocols.ckks.context import context_for
+from securead.protocols.ckks.plan import CkksPlan, StepPlan
+from securead.protocols.ckks.remedies import carried
+from securead.protocols.engine import EvaluationKey
+from securead.protocols.seal import objects, parts
+from securead.protocols.seal.objects import Ciphertext
+from securead.protocols.seal.sizes import compressed_limit
 
 
 @dataclass(frozen=True)
@@ -47,29 +51,40 @@ def make_evaluator(plan: CkksPlan, program: Program) -> Evaluator:
             value=plan.program_digest[:16],
             remedy="Derive the plan from this program's public half.",
         )
-    refuse_unsupported(program.public)
-    return Evaluator(plan, program)
+    secret = program.secret
+    if not isinstance(secret, SecretPolynomial):
+        raise TypeError(secret)
+    return Evaluator(plan, carried(program.public), secret)
+
+
+def read_evaluation_key(plan: CkksPlan, content: bytes) -> EvaluationKey:
+    """Refused: this engine evaluates without a key of any kind."""
+    raise RejectMessageError(
+        "the engine ckks takes no evaluation key", value=len(content), remedy="Send requests only."
+    )
 
 
 class Evaluator:
     """Scores requests it cannot read. Holds the secret half; one instance serves any number of requests in turn."""
 
-    def __init__(self, plan: CkksPlan, program: Program) -> None:
-        self._plan, self._steps = plan, program.public.steps
-        self._context = ciphertexts.context_for(plan)
-        self._levels = ciphertexts.level_ids(self._context)
+    def __init__(self, plan: CkksPlan, public: PublicPolynomial, secret: SecretPolynomial) -> None:
+        self._plan, self._steps = plan, public.steps
+        self._context = context_for(plan)
+        self._levels = objects.level_ids(self._context)
         self._evaluator, self._encoder = seal.Evaluator(self._context), seal.CKKSEncoder(self._context)
-        self._rows = {at: _rows(program, at, step) for at, step in enumerate(self._steps) if isinstance(step, Affine)}
-        self._last_use = _last_uses(program)
+        self._rows = {
+            at: _rows(public, secret, at, step) for at, step in enumerate(self._steps) if isinstance(step, Affine)
+        }
+        self._last_use = _last_uses(public)
         if not self._depends_on_record():
             raise FixProgramError("the score does not depend on the record", remedy="Compile another model.")
 
-    def evaluate(self, request: bytes) -> bytes:
+    def evaluate(self, request: bytes, key: EvaluationKey | None = None, *, rows: int | None = None) -> bytes:
         """The answer payload. Raises `RejectMessageError` for anything but a well-formed request, before any work."""
         columns = self._load(request)
         try:
-            return ciphertexts.pack([ciphertexts.save(self._score(columns))])
-        except ciphertexts.SEAL_ERRORS as error:
+            return parts.pack([objects.save(self._score(columns))])
+        except objects.SEAL_ERRORS as error:
             if "transparent" not in str(error):
                 raise  # not the request's fault
             # Well-formed, but no honest encryptions: their sums cancel.
@@ -77,13 +92,13 @@ class Evaluator:
 
     def _load(self, request: bytes) -> list[Ciphertext]:
         plan = self._plan
-        shape = ciphertexts.seeded if plan.role == "same" else ciphertexts.whole
+        shape = objects.seeded if plan.role == "same" else objects.whole
         body = shape(plan.request_ciphertext_bytes)
-        parts = ciphertexts.unpack(request, count=plan.columns, limit=compressed_limit(body.length))
+        files = parts.unpack(request, count=plan.columns, limit=compressed_limit(body.length))
         top = self._levels[0]
         return [
-            ciphertexts.load_ciphertext(self._context, part, body, parms_id=top, size=2, scale=plan.input_scale)
-            for part in parts
+            objects.load_ciphertext(self._context, part, body, parms_id=top, size=2, scale=plan.input_scale)
+            for part in files
         ]
 
     def _score(self, columns: list[Ciphertext]) -> Ciphertext:
@@ -227,10 +242,10 @@ class Evaluator:
         return alive[-1][0]
 
 
-def _rows(program: Program, at: int, step: Affine) -> tuple[_Row, ...]:
+def _rows(public: PublicPolynomial, secret: SecretPolynomial, at: int, step: Affine) -> tuple[_Row, ...]:
     """The affine step's weights in real units: an integer over a power of two, exact in a double up to 53 bits."""
-    weights = program.secret.weights[at]
-    shifts = [step.fraction_bits - program.public.steps[source].fraction_bits for source in step.sources]
+    weights = secret.weights[at]
+    shifts = [step.fraction_bits - public.steps[source].fraction_bits for source in step.sources]
 
     def terms(row: int) -> Iterator[tuple[int, int, float]]:
         for source, (matrix, shift) in enumerate(zip(weights.matrices, shifts, strict=True)):
@@ -247,10 +262,10 @@ def _real(integer: int, fraction_bits: int) -> float:
     return math.ldexp(float(integer), -fraction_bits)
 
 
-def _last_uses(program: Program) -> dict[int, list[int]]:
+def _last_uses(public: PublicPolynomial) -> dict[int, list[int]]:
     """By step, the earlier steps that nothing after it needs: their ciphertexts are freed."""
     last: dict[int, int] = {}
-    for at, step in enumerate(program.public.steps):
+    for at, step in enumerate(public.steps):
         match step:
             case Affine():
                 last.update(dict.fromkeys(step.sources, at))

@@ -21,24 +21,23 @@ from dataclasses import dataclass
 
 from securead import codec
 from securead.errors import FixInputError, FixProgramError
-from securead.program.polynomial import PublicProgram, SquaredNorm
-from securead.protocols.ckks import primes
-from securead.protocols.ckks.remedies import MAX_DEGREE, refuse_unsupported, smallest_changes
+from securead.program.polynomial import PublicPolynomial, SquaredNorm
+from securead.program.program import PublicProgram
+from securead.protocols.ckks.remedies import MAX_DEGREE, carried, smallest_changes
 from securead.protocols.ckks.search import Found, search
 from securead.protocols.engine import EngineSpec, Role
+from securead.protocols.seal import primes
+from securead.protocols.seal.sizes import METADATA_BYTES, SEED_BYTES, compressed_limit
 
 ENGINE = EngineSpec(
     name="ckks",
     package="securead.protocols.ckks",
     roles=("same", "split"),
-    program_kinds=("polynomial",),
-    steps=("input", "affine", "product"),
+    operations=("input", "affine", "product"),
     extra="ckks",
     summary="polynomial programs of degree up to 4 under CKKS in SEAL: one ciphertext a feature, one slot a record",
 )
 
-# SEAL's serialised ciphertext, uncompressed: metadata and array header, words, and a seed where there is one.
-HEADER_BYTES, METADATA_BYTES, SEED_BYTES = 16, 97, 81
 _COUNT_BYTES = 4
 
 
@@ -154,6 +153,10 @@ class CkksPlan:
         return _COUNT_BYTES + self.columns * (_COUNT_BYTES + compressed_limit(self.request_ciphertext_bytes))
 
     @property
+    def evaluation_key_bytes(self) -> int:
+        return 0
+
+    @property
     def max_answer_bytes(self) -> int:
         return 2 * _COUNT_BYTES + compressed_limit(self.answer_ciphertext_bytes)
 
@@ -177,14 +180,9 @@ class CkksPlan:
         )
 
 
-def compressed_limit(length: int) -> int:
-    """No honest Zstandard file of `length` bytes is longer than this, SEAL's header included."""
-    return HEADER_BYTES + length + length // 128 + 1024
-
-
-def make_plan(public: PublicProgram, role: Role) -> CkksPlan:
+def make_plan(program: PublicProgram, role: Role) -> CkksPlan:
     """Derive parameters, or raise `FixProgramError` with the smallest change that would fit."""
-    refuse_unsupported(public)
+    public = carried(program)
     found = search(public, role)
     if found is None:
         raise FixProgramError(
@@ -201,7 +199,7 @@ def plan_from_plain(plain: object) -> CkksPlan:
     return codec.from_plain(CkksPlan, plain, where="CKKS plan")
 
 
-def _as_plan(public: PublicProgram, role: Role, found: Found) -> CkksPlan:
+def _as_plan(public: PublicPolynomial, role: Role, found: Found) -> CkksPlan:
     factors = found.chain.factors
     steps: list[StepPlan] = []
     levels = [sum(found.stage_sizes[:stage]) for stage in range(len(found.stage_sizes) + 1)]

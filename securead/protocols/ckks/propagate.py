@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from securead.errors import FixProgramError
-from securead.program.polynomial import Affine, Input, Product, PublicProgram
+from securead.program.polynomial import Affine, Input, Product, PublicPolynomial
 from securead.protocols.ckks.noise import Tails
 
 _EXACT_BITS = 53
@@ -77,7 +77,7 @@ class Chain:
         return Scale(bits, (1,) if single else (0,) * len(self.factors))
 
 
-def stages_needed(public: PublicProgram) -> int:
+def stages_needed(public: PublicPolynomial) -> int:
     """The number of rescalings on the longest path: products that feed another product."""
     stages = [0] * len(public.steps)
     feeds = products_before_products(public)
@@ -92,7 +92,7 @@ def stages_needed(public: PublicProgram) -> int:
     return max(stages)
 
 
-def products_before_products(public: PublicProgram) -> frozenset[int]:
+def products_before_products(public: PublicPolynomial) -> frozenset[int]:
     """The products from which a later product can be reached."""
     reaches = [False] * len(public.steps)
     for at in reversed(range(len(public.steps))):
@@ -108,24 +108,24 @@ def products_before_products(public: PublicProgram) -> frozenset[int]:
     return frozenset(at for at, step in enumerate(public.steps) if isinstance(step, Product) and reaches[at])
 
 
-def largest(public: PublicProgram, at: int) -> float:
+def largest(public: PublicPolynomial, at: int) -> float:
     """The largest magnitude of a step in real units."""
     return math.ldexp(1.0, public.steps[at].bound_bits - public.steps[at].fraction_bits)
 
 
-def public_term_bound(public: PublicProgram) -> float:
+def public_term_bound(public: PublicPolynomial) -> float:
     """The largest magnitude of all public terms in real units."""
     total = sum(term.bound(public.encoder) for term in public.public_terms)
     return math.ldexp(float(total), -public.score_fraction_bits) * (1 + _INEXACT)
 
 
-def tails_for(public: PublicProgram, ring_dimension: int) -> Tails:
+def tails_for(public: PublicPolynomial, ring_dimension: int) -> Tails:
     """The tail bounds for the polynomials that can occur in a chunk of this program."""
     components = sum(step.width for step in public.steps) + 2
     return Tails(ring_dimension, 32 * components)
 
 
-def propagate(public: PublicProgram, chain: Chain, tails: Tails) -> list[State]:
+def propagate(public: PublicPolynomial, chain: Chain, tails: Tails) -> list[State]:
     """The state of every step; the last one is the score before its final rescaling, public terms included."""
     feeds = products_before_products(public)
     scale = chain.input_scale
@@ -148,7 +148,7 @@ def propagate(public: PublicProgram, chain: Chain, tails: Tails) -> list[State]:
     return states
 
 
-def _affine(public: PublicProgram, chain: Chain, states: list[State], at: int, step: Affine) -> State:
+def _affine(public: PublicPolynomial, chain: Chain, states: list[State], at: int, step: Affine) -> State:
     stage = max(states[s].stage for s in step.sources)
     weight_bits = [step.fraction_bits - public.steps[s].fraction_bits for s in step.sources]
     natural = [states[s].scale.shifted(bits) for s, bits in zip(step.sources, weight_bits, strict=True)]
@@ -177,7 +177,7 @@ def _affine(public: PublicProgram, chain: Chain, states: list[State], at: int, s
 
 
 def _product(
-    public: PublicProgram, chain: Chain, tails: Tails, states: list[State], at: int, step: Product, *, rescale: bool
+    public: PublicPolynomial, chain: Chain, tails: Tails, states: list[State], at: int, step: Product, *, rescale: bool
 ) -> State:
     left, right = states[step.left], states[step.right]
     a, b = largest(public, step.left), largest(public, step.right)
@@ -192,7 +192,7 @@ def _product(
     return State(stage, scale, size, error + (a * b + error) * _INEXACT)
 
 
-def _with_public_column(public: PublicProgram, chain: Chain, tails: Tails, score: State, fresh: float) -> State:
+def _with_public_column(public: PublicPolynomial, chain: Chain, tails: Tails, score: State, fresh: float) -> State:
     column_scale, target = chain.input_scale.value(chain.factors), score.scale.value(chain.factors)
     bound, multiplier = public_term_bound(public), target / column_scale
     error = fresh + tails.encode(bound, column_scale) + bound * _INEXACT

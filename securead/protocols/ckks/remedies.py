@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable
 
 from securead.errors import FixProgramError
-from securead.program.polynomial import Affine, Input, Product, PublicProgram, Relu, Step
+from securead.program.polynomial import Affine, Input, Product, PublicPolynomial, Relu, Step
+from securead.program.program import PublicProgram
 from securead.protocols.ckks.search import search
 from securead.protocols.engine import Role
 
@@ -17,8 +18,15 @@ _MOST_WEIGHT_BITS = 12
 _MOST_LIMIT_HALVINGS = 5
 
 
-def refuse_unsupported(public: PublicProgram) -> None:
-    """Raise `FixProgramError` for a step or a degree that this engine does not carry, or a step without effect."""
+def carried(public: PublicProgram) -> PublicPolynomial:
+    """The program, if this engine carries it; `FixProgramError` for another kind or degree, a ReLU, an idle step."""
+    if not isinstance(public, PublicPolynomial):
+        raise FixProgramError(
+            "CKKS carries polynomial programs, this one looks up tables",
+            where="ckks",
+            value=public.type_tag,
+            remedy="Serve it by the engine bfv.",
+        )
     for at, step in enumerate(public.steps):
         if isinstance(step, Relu):
             raise FixProgramError(
@@ -43,9 +51,10 @@ def refuse_unsupported(public: PublicProgram) -> None:
                 value=step.type_tag,
                 remedy="Compile the program without it.",
             )
+    return public
 
 
-def _needed(public: PublicProgram) -> set[int]:
+def _needed(public: PublicPolynomial) -> set[int]:
     """The steps from which the score can be reached."""
     needed = {len(public.steps) - 1}
     for at in reversed(range(len(public.steps))):
@@ -57,7 +66,7 @@ def _needed(public: PublicProgram) -> set[int]:
     return needed
 
 
-def smallest_changes(public: PublicProgram, role: Role) -> str:
+def smallest_changes(public: PublicPolynomial, role: Role) -> str:
     """Name, for each thing that can be given up, the least of it that makes the program fit."""
     fits: list[str] = []
     exponent = _least(_MOST_TOLERANCE_BITS, lambda k: _looser(public, k), role)
@@ -75,7 +84,7 @@ def smallest_changes(public: PublicProgram, role: Role) -> str:
     return "Any one of these fits: " + "; ".join(fits) + "."
 
 
-def _least(most: int, change: Callable[[int], PublicProgram | None], role: Role) -> int | None:
+def _least(most: int, change: Callable[[int], PublicPolynomial | None], role: Role) -> int | None:
     """The smallest k in 1..most for which the changed program fits; fitting is monotone in k."""
 
     def fits(k: int) -> bool:
@@ -91,11 +100,11 @@ def _least(most: int, change: Callable[[int], PublicProgram | None], role: Role)
     return low
 
 
-def _looser(public: PublicProgram, bits: int) -> PublicProgram:
+def _looser(public: PublicPolynomial, bits: int) -> PublicPolynomial:
     return dataclasses.replace(public, tolerance=public.tolerance * 2.0**bits)
 
 
-def _coarser(public: PublicProgram, bits: int) -> PublicProgram | None:
+def _coarser(public: PublicPolynomial, bits: int) -> PublicPolynomial | None:
     """The public half as it would be with `bits` fraction bits fewer in every weight matrix, or None."""
     fewer: list[int] = []
     steps: list[Step] = []
@@ -136,7 +145,7 @@ def _coarser(public: PublicProgram, bits: int) -> PublicProgram | None:
     return dataclasses.replace(public, steps=tuple(steps), public_terms=terms)
 
 
-def _narrower(public: PublicProgram, halvings: int) -> PublicProgram | None:
+def _narrower(public: PublicPolynomial, halvings: int) -> PublicPolynomial | None:
     """The public half as it would be with the encoder's limit halved that often, offsets left out, or None."""
     encoder = dataclasses.replace(public.encoder, limit=public.encoder.limit / 2**halvings)
     if encoder.bound < 1:

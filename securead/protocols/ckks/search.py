@@ -10,8 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from securead.program.polynomial import PublicProgram
-from securead.protocols.ckks import primes
+from securead.program.polynomial import PublicPolynomial
 from securead.protocols.ckks.noise import Tails
 from securead.protocols.ckks.propagate import (
     Chain,
@@ -23,6 +22,7 @@ from securead.protocols.ckks.propagate import (
     tails_for,
 )
 from securead.protocols.engine import Role
+from securead.protocols.seal import primes
 
 MAX_ANSWER_PRIMES = 2  # SEAL's decoder is exact enough for two 64-bit digits
 MIN_PRIME_BITS = 20
@@ -66,7 +66,7 @@ class _Candidate:
     dropped: tuple[int, ...]
 
 
-def search(public: PublicProgram, role: Role) -> Found | None:
+def search(public: PublicPolynomial, role: Role) -> Found | None:
     """The cheapest parameters, or None when nothing fits."""
     for ring_dimension in primes.RING_DIMENSIONS:
         tails = tails_for(public, ring_dimension)
@@ -77,7 +77,7 @@ def search(public: PublicProgram, role: Role) -> Found | None:
     return None
 
 
-def _candidates(public: PublicProgram, role: Role, tails: Tails) -> Iterator[_Candidate]:
+def _candidates(public: PublicPolynomial, role: Role, tails: Tails) -> Iterator[_Candidate]:
     stages = stages_needed(public)
     budget = primes.modulus_bits_limit(tails.ring_dimension)
     budget -= primes.special_prime(tails.ring_dimension).bit_length()
@@ -96,7 +96,7 @@ def _candidates(public: PublicProgram, role: Role, tails: Tails) -> Iterator[_Ca
                 break
 
 
-def _inexact_sources(public: PublicProgram, role: Role, tails: Tails, stage_bits: int) -> int:
+def _inexact_sources(public: PublicPolynomial, role: Role, tails: Tails, stage_bits: int) -> int:
     """How many affine steps mix scales whose ratio is no power of two (only then does `align_bits` matter)."""
     states = propagate(public, _nominal(public, role, tails, stage_bits, 60, 20), tails)
     return sum(
@@ -106,7 +106,9 @@ def _inexact_sources(public: PublicProgram, role: Role, tails: Tails, stage_bits
     )
 
 
-def _least_input_bits(public: PublicProgram, role: Role, tails: Tails, stage_bits: int, align_bits: int) -> int | None:
+def _least_input_bits(
+    public: PublicPolynomial, role: Role, tails: Tails, stage_bits: int, align_bits: int
+) -> int | None:
     """The smallest input scale whose errors before the final rescaling stay within the tolerance (by bisection)."""
 
     def fits(input_bits: int) -> bool:
@@ -123,7 +125,7 @@ def _least_input_bits(public: PublicProgram, role: Role, tails: Tails, stage_bit
 
 
 def _nominal(
-    public: PublicProgram, role: Role, tails: Tails, stage_bits: int, input_bits: int, align_bits: int
+    public: PublicPolynomial, role: Role, tails: Tails, stage_bits: int, input_bits: int, align_bits: int
 ) -> Chain:
     factors = (1 << stage_bits,) * (stages_needed(public) if stage_bits else 0)
     special = primes.special_prime(tails.ring_dimension)
@@ -131,7 +133,7 @@ def _nominal(
 
 
 def _lay_out(
-    public: PublicProgram, role: Role, tails: Tails, stage_bits: int, input_bits: int, align_bits: int
+    public: PublicPolynomial, role: Role, tails: Tails, stage_bits: int, input_bits: int, align_bits: int
 ) -> _Candidate | None:
     """Split the modulus into what rescaling drops, what the final rescaling drops, and what the answer keeps."""
     chain = _nominal(public, role, tails, stage_bits, input_bits, align_bits)
@@ -163,7 +165,7 @@ def _lay_out(
     return None
 
 
-def _with_primes(public: PublicProgram, role: Role, tails: Tails, candidate: _Candidate) -> Found | None:
+def _with_primes(public: PublicPolynomial, role: Role, tails: Tails, candidate: _Candidate) -> Found | None:
     """The candidate with real primes, if every inequality still holds."""
     stages = stages_needed(public) if candidate.stage_bits else 0
     group = -(-candidate.stage_bits // primes.MAX_PRIME_BITS)
@@ -184,7 +186,7 @@ def _with_primes(public: PublicProgram, role: Role, tails: Tails, candidate: _Ca
 
 
 def _checked(
-    public: PublicProgram,
+    public: PublicPolynomial,
     role: Role,
     tails: Tails,
     chain: Chain,
@@ -213,7 +215,7 @@ def _checked(
     return Found(chain, data, stage_sizes, answer_primes, states, error, result + error)
 
 
-def _result_bound(public: PublicProgram, role: Role) -> float:
+def _result_bound(public: PublicPolynomial, role: Role) -> float:
     """The largest magnitude of what is decrypted, in score units."""
     score = largest(public, len(public.steps) - 1)
     return score + (public_term_bound(public) if role == "split" else 0.0)

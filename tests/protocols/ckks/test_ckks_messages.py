@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from securead.checks import programs
 from securead.errors import FixInputError, RejectMessageError, UseOtherKeyError
-from securead.program.polynomial import Program
-from securead.protocols.ckks import blind, ciphertexts, owner
+from securead.program.program import Program
+from securead.protocols.ckks import blind, owner
+from securead.protocols.ckks.context import context_for
 from securead.protocols.ckks.plan import CkksPlan, make_plan
+from securead.protocols.seal import objects, parts
 
 
 @cache
@@ -37,7 +39,7 @@ def exchange(role: str = "same") -> tuple[bytes, bytes]:
 
 def parts_of(payload: bytes) -> list[bytes]:
     (count,) = struct.unpack_from("<I", payload)
-    return ciphertexts.unpack(payload, count=count, limit=1 << 30)
+    return parts.unpack(payload, count=count, limit=1 << 30)
 
 
 def refused(payload: bytes, role: str = "same") -> str:
@@ -49,12 +51,12 @@ def refused(payload: bytes, role: str = "same") -> str:
 
 def symmetric(plan: CkksPlan, *, scale: float | None = None, level: int = 0) -> bytes:
     """One ciphertext of a stranger with full control over its scale and level."""
-    context = ciphertexts.context_for(plan)
+    context = context_for(plan)
     encryptor = seal.Encryptor(context, seal.KeyGenerator(context).secret_key())
     plaintext = seal.Plaintext()
-    level_id = ciphertexts.level_ids(context)[level]
+    level_id = objects.level_ids(context)[level]
     seal.CKKSEncoder(context).encode([1.0], level_id, scale or plan.input_scale, plaintext)
-    return ciphertexts.save(encryptor.encrypt_symmetric(plaintext))
+    return objects.save(encryptor.encrypt_symmetric(plaintext))
 
 
 @settings(max_examples=150)
@@ -95,11 +97,11 @@ def test_ciphertexts_of_other_shapes_are_refused() -> None:
     _, plan, *_ = setting()
     honest = parts_of(exchange()[0])
     whole = parts_of(exchange("split")[0])[0]
-    assert "scale" in refused(ciphertexts.pack([*honest[:-1], symmetric(plan, scale=plan.input_scale * 2)]))
-    assert "size" in refused(ciphertexts.pack([*honest[:-1], symmetric(plan, level=1)]))
-    assert refused(ciphertexts.pack([*honest[:-1], whole]))
-    assert refused(ciphertexts.pack([*honest, honest[0]]))
-    assert refused(ciphertexts.pack(honest[:-1]))
+    assert "scale" in refused(parts.pack([*honest[:-1], symmetric(plan, scale=plan.input_scale * 2)]))
+    assert "size" in refused(parts.pack([*honest[:-1], symmetric(plan, level=1)]))
+    assert refused(parts.pack([*honest[:-1], whole]))
+    assert refused(parts.pack([*honest, honest[0]]))
+    assert refused(parts.pack(honest[:-1]))
     assert refused(exchange()[1])
 
 
@@ -114,9 +116,9 @@ def test_a_hidden_bomb_is_refused_before_seal_sees_it(monkeypatch: pytest.Monkey
         return honest[0][:8] + struct.pack("<Q", 16 + len(compressed)) + compressed
 
     monkeypatch.setattr(seal, "Ciphertext", lambda: pytest.fail("SEAL was handed a bomb"))
-    assert refused(ciphertexts.pack([forge(bytes(256 << 20)), *honest[1:]]))
+    assert refused(parts.pack([forge(bytes(256 << 20)), *honest[1:]]))
     body[73 + 5] = 2
-    assert refused(ciphertexts.pack([forge(bytes(body)), *honest[1:]]))
+    assert refused(parts.pack([forge(bytes(body)), *honest[1:]]))
     assert len(body) == plan.request_ciphertext_bytes
 
 
@@ -128,7 +130,7 @@ def test_unencrypted_columns_are_refused() -> None:
     body[97 + half :] = bytes(half)
     compressed = zstandard.compress(bytes(body))
     forged = honest[0][:8] + struct.pack("<Q", 16 + len(compressed)) + compressed
-    assert refused(ciphertexts.pack([forged, *honest[1:]]), "split")
+    assert refused(parts.pack([forged, *honest[1:]]), "split")
 
 
 def test_residues_beyond_their_prime_are_refused() -> None:
@@ -137,7 +139,7 @@ def test_residues_beyond_their_prime_are_refused() -> None:
     body[97 : 97 + 8] = b"\xff" * 8
     compressed = zstandard.compress(bytes(body))
     forged = honest[0][:8] + struct.pack("<Q", 16 + len(compressed)) + compressed
-    assert "SEAL refuses" in refused(ciphertexts.pack([forged, *honest[1:]]), "split")
+    assert "SEAL refuses" in refused(parts.pack([forged, *honest[1:]]), "split")
 
 
 @pytest.mark.parametrize("role", ["same", "split"])

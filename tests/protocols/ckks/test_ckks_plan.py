@@ -18,9 +18,9 @@ from securead import codec
 from securead.checks import programs
 from securead.errors import FixInputError, FixProgramError
 from securead.program.builder import ProgramBuilder
-from securead.program.polynomial import Program
-from securead.protocols.ckks import primes
+from securead.program.program import Program
 from securead.protocols.ckks.plan import CkksPlan, make_plan, plan_from_plain
+from securead.protocols.seal import primes
 
 
 @st.composite

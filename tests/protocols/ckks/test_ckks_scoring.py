@@ -12,8 +12,10 @@ import pytest
 from securead.checks import programs
 from securead.errors import FixInputError, FixProgramError, RejectMessageError
 from securead.program.builder import ProgramBuilder
-from securead.program.polynomial import Affine, Input, Product, Program
-from securead.protocols.ckks import blind, ciphertexts, owner
+from securead.program.polynomial import Affine, Input, Product
+from securead.program.program import Program
+from securead.protocols.ckks import blind, owner
+from securead.protocols.ckks.context import context_for
 from securead.protocols.ckks.plan import CkksPlan, make_plan
 
 Role = Literal["same", "split"]
@@ -108,7 +110,7 @@ def test_fresh_errors_are_within_their_tails(rng: np.random.Generator) -> None:
     for role in ("same", "split"):
         program, plan, secret, _ = setting("mahalanobis", role)
         tails = tails_for(program.public, plan.ring_dimension)
-        context = ciphertexts.context_for(plan)
+        context = context_for(plan)
         generator = seal.KeyGenerator(context)
         public = seal.PublicKey()
         generator.create_public_key(public)

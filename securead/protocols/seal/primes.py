@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 
 SECURITY_BITS = 128
-MAX_PRIME_BITS = 60
+MIN_PRIME_BITS, MAX_PRIME_BITS = 20, 60
 # Ternary secrets, classical attacks, 128 bits: the largest modulus of any key or ciphertext, in bits. The standard of
 # 2018 (Albrecht et al.; SEAL enforces it) and the guideline of 2024 (Bossuat et al.); both must hold.
 STANDARD_2018 = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438}
@@ -43,6 +43,11 @@ def choose(ring_dimension: int, bits: tuple[int, ...]) -> tuple[int, ...] | None
             return None
         chosen.append(prime)
     return tuple(chosen)
+
+
+def other_than(ring_dimension: int, chain: tuple[int, ...]) -> int:
+    """A usable prime that is not in `chain`."""
+    return next(prime for prime in _of_width(ring_dimension, MAX_PRIME_BITS) if prime not in chain)
 
 
 @functools.cache
