@@ -39,7 +39,7 @@ FACE = {"__init__", "__main__"}
 
 # Package -> the only places that may import it.
 CONFINED = {
-    "tenseal": ("securead.protocols.ckks", "securead.protocols.bfv"),
+    "tenseal": ("securead.protocols.ckks", "securead.protocols.bfv", "securead.protocols.seal"),
     "crypten": ("securead.protocols.sharing",),
     "phe": ("securead.protocols.paillier",),
     "flwr": ("securead.federated.flower",),
