@@ -8,8 +8,10 @@ Guarantees: a reader of `path` sees the old content or the new, never a part (`w
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +21,8 @@ from typing import Any
 from securead.errors import FixInputError, RetryLaterError, UseOtherKeyError
 
 _SEALED_MAGIC = b"securead-sealed-1\n"
+# A JSON list of numbers that stands on several lines. Newlines are escaped in strings, so none matches.
+_NUMBERS = re.compile(r"\[\n([-+.,eE0-9\s]+)\]")
 _SCRYPT_LOG_N = 17  # 128 MiB and about .3 s: OWASP's 2023 recommendation for scrypt
 
 
@@ -60,8 +64,33 @@ def _sync_directory(directory: Path) -> None:
 
 
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
-    """`write_atomic` for a JSON value, indented for people."""
-    write_atomic(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), mode=mode)
+    """`write_atomic` for a JSON value, indented for people; a list of numbers takes one line, not one for each."""
+    text = _NUMBERS.sub(
+        lambda found: "[" + " ".join(found[1].split()) + "]", json.dumps(value, indent=2, allow_nan=False)
+    )
+    write_atomic(path, (text + "\n").encode(), mode=mode)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep every other process and thread that calls this for `path` waiting until the block ends.
+
+    For files that are read, changed and replaced: two that both read first would forget what one of them wrote. The
+    lock is on an empty file `.NAME.lock` beside `path`, because the file itself is replaced.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RetryLaterError(
+            f"cannot lock {path}: {error.strerror}", remedy="Nothing was released: fix the permission."
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:

@@ -257,8 +257,6 @@ def _costs(
 
 def _compare(model: Trained, plan: Plan, held: HeldOut, encrypted: Array, costs: _Costs) -> DetectorRun:
     """Three worlds side by side: the float detector, the integer program, the encrypted run."""
-    from scipy.stats import spearmanr
-
     stored = bundle.load(model.path)
     public = stored.public
     integer = stored.program.score(held.X)
@@ -289,7 +287,7 @@ def _compare(model: Trained, plan: Plan, held: HeldOut, encrypted: Array, costs:
         max_rel_error=float(
             (np.abs(encrypted - integer) / np.maximum(np.abs(integer), public.program.tolerance)).max()
         ),
-        rank_correlation=float(spearmanr(encrypted, integer).statistic),
+        rank_correlation=_rank_correlation(encrypted, integer),
     )
     return DetectorRun(
         result=result,
@@ -322,6 +320,15 @@ def _controls(detector: AnomalyDetector, held: HeldOut) -> tuple[Control, ...]:
     train(blind, [Site("noise", noise)], scale, privacy=None)
     found[NO_DATA] = blind.anomaly_score(encoder.standardise(held.X))
     return tuple(Control(name, scores, *_areas(held.y, scores)) for name, scores in found.items())
+
+
+def _rank_correlation(one: Array, other: Array) -> float:
+    """Spearman's; 1 where all scores of both are equal, so that there is no order to keep."""
+    from scipy.stats import spearmanr
+
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float(np.ptp(one) == np.ptp(other))
+    return float(spearmanr(one, other).statistic)
 
 
 def _areas(y: Array | None, scores: Array) -> tuple[float | None, float | None]:

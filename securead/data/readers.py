@@ -12,7 +12,8 @@ import numpy as np
 from securead.data.schema import Array
 from securead.errors import FixInputError, InstallExtraError
 
-PickLabel = Callable[[tuple[str, ...]], str | None]
+PickLabel = Callable[[tuple[str, ...], bool], str | None]
+"""From column names, and whether labels stand apart, to the label column."""
 LABEL_NAMES = ("y", "label", "class", "is_fraud", "anomaly", "target")
 
 
@@ -30,7 +31,8 @@ def read_table(path: Path | str, *, label: str | None = None, features: tuple[st
     """Read `.npz` (arrays `X`, optional `y` and `columns`), `.csv` (with a header) or `.parquet`.
 
     `label` names the label column; without it a column called one of `LABEL_NAMES` (any case) is taken as labels,
-    unless it is one of `features`. An `.npz` without `columns` gets the names x0, x1, ...
+    unless it is one of `features`. A `label` that is named is taken instead of an array `y`. An `.npz` without
+    `columns` gets the names x0, x1, ...
     Raises `FixInputError` for an unknown kind, an empty table, a cell that is no number (naming it) or labels
     other than 0 and 1.
     """
@@ -41,7 +43,7 @@ def read_table(path: Path | str, *, label: str | None = None, features: tuple[st
             f"{path} is of no known kind", value=path.suffix, remedy="Give a .npz, .csv or .parquet file."
         )
     try:
-        table = reader(path, lambda names: _find_label(names, label, features, path))
+        table = reader(path, lambda names, apart: _find_label(names, label, features, path, apart))
     except OSError as error:
         raise FixInputError(f"cannot read {path}: {error.strerror or error}", remedy="Check the path.") from error
     if table.X.ndim != 2 or not table.X.size:
@@ -57,7 +59,11 @@ def _labels(values: Array, path: Path) -> Array:
     return y.astype(np.int8)
 
 
-def _find_label(names: tuple[str, ...], label: str | None, features: tuple[str, ...], path: Path) -> str | None:
+def _find_label(
+    names: tuple[str, ...], label: str | None, features: tuple[str, ...], path: Path, apart: bool
+) -> str | None:
+    if apart and label in (None, "y"):
+        return None
     if label is None:
         return next((name for name in names if name.lower() in LABEL_NAMES and name not in features), None)
     if label not in names:
@@ -67,10 +73,10 @@ def _find_label(names: tuple[str, ...], label: str | None, features: tuple[str, 
     return label
 
 
-def _split_label(X: Array, names: tuple[str, ...], pick: PickLabel, path: Path) -> Table:
-    label = pick(names)
+def _split_label(X: Array, names: tuple[str, ...], pick: PickLabel, path: Path, y: Array | None = None) -> Table:
+    label = pick(names, y is not None)
     if label is None:
-        return Table(X, names, source=path.name)
+        return Table(X, names, y, source=path.name)
     at = names.index(label)
     return Table(np.delete(X, at, axis=1), names[:at] + names[at + 1 :], _labels(X[:, at], path), source=path.name)
 
@@ -100,7 +106,7 @@ def _read_npz(path: Path, pick: PickLabel) -> Table:
             value=(X.shape, None if y is None else y.shape, len(columns)),
             remedy="Give one name a column and one label a row.",
         )
-    return _split_label(X, columns, pick, path) if y is None else Table(X, columns, y, source=path.name)
+    return _split_label(X, columns, pick, path, y)
 
 
 def _read_csv(path: Path, pick: PickLabel) -> Table:

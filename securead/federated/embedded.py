@@ -75,6 +75,10 @@ def train(
             raise FixConfigurationError(
                 f"site {site.name!r} has no records", value=np.shape(site.X), remedy="Leave it out of the run."
             )
+    # What is wrong with parameters or labels is said before there is a folder, a release or a charge.
+    fresh = detector.initial_state(schema)
+    for site in sites:
+        _at_site(site, functools.partial(detector.check_labels, site.labels, len(site.X)))
     memory = Checkpoint(checkpoint, fingerprint(detector, names, schema, privacy))
     releasers: list[Releaser] = [
         _releaser(detector, site, privacy, memory.job, memory.kept(at)) for at, site in enumerate(sites)
@@ -82,7 +86,10 @@ def train(
     for site, releaser in zip(sites, releasers, strict=True):
         _at_site(site, functools.partial(memory.refuse_other_records, releaser.kept, site.X, site.labels))
         _at_site(site, functools.partial(schema.bounded, site.X))
-    state = memory.state or detector.initial_state(schema)
+    for releaser in releasers:
+        if isinstance(releaser, Protected):
+            releaser.recall()  # not before it is certain that this is the same run
+    state = memory.state or fresh
     memory.save(state, memory.steps)
     stages = list(detector.stages())
     while not state.done:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -22,7 +23,7 @@ from securead.data.encoder import Encoder
 from securead.data.schema import Array, Schema
 from securead.errors import FixConfigurationError
 from securead.models.bundle import Threshold
-from securead.models.threshold import Calibrator, Costs, FalseAlarms, Wish, checked_labels, refuse_no_number
+from securead.models.threshold import Calibrator, Costs, FalseAlarms, Wish, refuse_no_number
 from securead.models.training import DONE, State, Total, Update, release
 from securead.privacy import preprocessing
 from securead.privacy.budget import Budget
@@ -108,6 +109,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     def score_limits(self, values: Mapping[str, Array]) -> tuple[float, float]:
         """Public positive bounds between which a threshold is looked for."""
 
+    def score_step(self, values: Mapping[str, Array]) -> float | None:
+        """Of which value all scores are multiples, or None where they are not."""
+        return None
+
     def site_loss(self, state: State, update: Update) -> float | None:
         """A site's validation loss per record as its update tells it, or None."""
         return None
@@ -156,7 +161,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
             return release(state, counts, preprocessing.sensitivity(len(edges)), releaser)
         Z = self._encoder(state.schema).standardise(data)
         if state.stage == THRESHOLD:
-            scores, known = self.score_standardised(state.values, Z), checked_labels(labels, len(Z))
+            scores, known = self.score_standardised(state.values, Z), self.check_labels(labels, len(Z))
             edges = self._score_edges(state.values)[None, :]
             counts = np.concatenate(
                 [preprocessing.histogram(part[:, None], edges) for part in self._calibrator.parts(scores, known)]
@@ -164,6 +169,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
             # A record is in one part at most, and there in one bin.
             return release(state, counts, preprocessing.sensitivity(1), releaser)
         return self.model_update(state, Z, releaser)
+
+    def check_labels(self, labels: Array | None, records: int) -> Array | None:
+        """Known anomalies as booleans `(n,)` where the threshold looks at labels, else None.
+
+        `FixInputError` for labels that are none, or for none where the threshold cannot do without: to be called before
+        anything is released.
+        """
+        return self._calibrator.checked(labels, records)
 
     def next_state(self, state: State, total: Total) -> State:
         """The coordinator's step: public state and a sum in, public state out."""
@@ -214,10 +227,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
             )
         labels = y if isinstance(self.threshold, FalseAlarms | Costs) else None
         if self.schema is None or self.privacy is None:
-            known = checked_labels(labels, len(X))
-            return self._fit_exactly(X, None if names is None else tuple(names), known)
+            return self._fit_exactly(X, None if names is None else tuple(names), self.check_labels(labels, len(X)))
         if names is not None:
             self.schema.order(tuple(names))
+        self._check_parameters()
+        self.check_labels(labels, len(X))
         site = protect(self, self.privacy, Budget("data", self.privacy.epsilon, self.privacy.delta), job="fit")
         state = self.initial_state(self.schema)
         while not state.done:
@@ -267,8 +281,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         return Encoder(schema, limit=float(self.limit), fraction_bits=fraction_bits)
 
     def _score_edges(self, values: Mapping[str, Array]) -> Array:
+        # No score is negative: a threshold at the first edge flags every record, one of score 0 included.
         low, high = self.score_limits(values)
-        return np.concatenate([[0.0], np.geomspace(low, high, self._calibrator.bins)])
+        return np.concatenate([[-1.0], np.geomspace(low, high, self._calibrator.bins)])
 
     def _set_fitted(self, state: State) -> None:
         self.values_ = dict(state.values)
@@ -277,6 +292,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         self.statement_ = PrivacyStatement(private=False)
 
     def _with_threshold(self) -> Self:
+        step = self.score_step(self.values_)
+        if step is not None:
+            # Between two possible scores, so that detector and program, which round differently, agree on every record.
+            value = (math.floor(self.calibration_.value / step + 1e-6) + 0.5) * step
+            self.calibration_ = dataclasses.replace(self.calibration_, value=value)
         self.threshold_ = self.calibration_.value
         self.offset_ = -self.threshold_
         return self
@@ -306,11 +326,11 @@ def protect(
 ) -> Protected:
     """One site's releaser for a whole training run; refuses now, before any record is read, what cannot be paid.
 
-    `kept` is what the site remembers of the run, where it resumes a broken one under the same `job`.
+    `kept` is what the site remembers of the run, where it resumes a broken one under the same `job`; the caller has it
+    `recall` what that had paid for, once it is certain that this is the same run.
     """
     stages = detector.stages()
     site = Protected(budget.ledger.owner, job, plan, budget, stages, plan.noise_multipliers(stages), kept or Kept())
-    site.recall()
     site.refuse_unless_affordable()
     return site
 

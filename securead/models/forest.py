@@ -26,7 +26,7 @@ from securead.privacy import preprocessing
 from securead.privacy.plan import PrivacyPlan, Stage
 from securead.privacy.site import Releaser
 from securead.program.builder import table_program
-from securead.program.geometry import Trees
+from securead.program.geometry import MAX_TERMS, Trees
 from securead.program.program import Program
 
 COUNTS = "counts"
@@ -150,7 +150,7 @@ class IsolationForest(AnomalyDetector):
         sample = max(2.0, min(float(self.max_samples), records))
         depths = _isolation_depths(shares * sample)
         largest = self.depth + float(_further_depth(np.array([sample]))[0])
-        return {"shares": shares, "tables": (1 - depths / largest) / len(depths)}
+        return {"shares": shares, **on_entry_grid((1 - depths / largest) / len(depths))}
 
     def score_standardised(self, values: Mapping[str, Array], Z: Array) -> Array:
         """1 - mean isolation depth / largest, on the encoder's grid."""
@@ -165,6 +165,10 @@ class IsolationForest(AnomalyDetector):
         splits, box = _splits(values), Box(values["lower"], values["upper"])
         points = points_like(splits, values["shares"], box, _OWN_POINTS, np.random.default_rng(0))
         return float(np.quantile(look_up(values["tables"], splits.leaves(points)), 1 - share_above))
+
+    def score_step(self, values: Mapping[str, Array]) -> float | None:
+        """The step of the tables' entries."""
+        return float(values["step"][0])
 
     def score_limits(self, values: Mapping[str, Array]) -> tuple[float, float]:
         """The sums of all trees' smallest and of all trees' largest terms."""
@@ -198,6 +202,13 @@ class IsolationForest(AnomalyDetector):
         refuse_unless_integer("depth", self.depth, 1, _MOST_DEPTH)
         refuse_unless_integer("max_samples", self.max_samples, 2, 1 << 31)
         refuse_unless_integer("extension", self.extension, 0, 1 << 12)
+        terms = self.n_estimators * ((1 << self.depth) - 1) * (1 + self.extension)
+        if terms > MAX_TERMS:
+            raise FixConfigurationError(
+                f"all trees together have at most {MAX_TERMS:,} terms of splits",
+                value=terms,
+                remedy="Use fewer or shallower trees, or a smaller extension.",
+            )
         if self.max_features is not None:
             refuse_unless_integer("max_features", self.max_features, 1, 1 << 12)
         if self.random_state is not None:
@@ -210,6 +221,12 @@ def on_grid(Z: Array) -> Array:
     """Standardised records to the integers that `Encoder.encode` makes of them."""
     integers: Array = np.rint(Z * 2**FRACTION_BITS).astype(np.int64)
     return integers
+
+
+def on_entry_grid(tables: Array) -> dict[str, Array]:
+    """Tables rounded to the entries that the integer program will have, so that both score alike, and their step."""
+    step = float(tables.max()) / ((1 << ENTRY_BITS) - 1) or 1.0
+    return {"tables": np.rint(tables / step) * step, "step": np.array([step])}
 
 
 def look_up(tables: Array, index: Array) -> Array:

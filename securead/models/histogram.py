@@ -21,6 +21,7 @@ from securead.models.forest import (
     extraction_rows,
     limits_of,
     look_up,
+    on_entry_grid,
     on_grid,
     refuse_other_grid,
     refuse_unless_integer,
@@ -34,6 +35,7 @@ from securead.privacy.site import Releaser
 from securead.program.builder import table_program
 from securead.program.geometry import Bins
 from securead.program.program import Program
+from securead.program.table import MAX_ENTRIES, MAX_TABLES
 
 COUNTS = "counts"
 _OWN_POINTS = 16384
@@ -83,6 +85,13 @@ class HistogramDetector(AnomalyDetector):
     def initial_values(self, schema: Schema) -> Mapping[str, Array]:
         """The inner edges of all bins, int64 `(columns, n_bins - 1)`, on the encoder's grid."""
         encoder = self._encoder(schema, FRACTION_BITS)
+        columns = len(schema.columns)
+        if columns > MAX_TABLES or columns * self.n_bins > MAX_ENTRIES:
+            raise FixConfigurationError(
+                f"histograms of at most {MAX_TABLES} columns and {MAX_ENTRIES:,} bins in all",
+                value=(columns, self.n_bins),
+                remedy="Use fewer columns or bins.",
+            )
         if self.n_bins > encoder.bound:
             raise FixConfigurationError(
                 f"n_bins exceeds the grid of values within limit={self.limit:g}",
@@ -114,7 +123,8 @@ class HistogramDetector(AnomalyDetector):
         records = preprocessing.records_counted(noised, noise * (noised.shape[1] / len(noised)) ** 0.5)
         counts = preprocessing.nearest_counts(noised, records)
         raised = counts + max(1.0, noise / 2)
-        return {"shares": counts / records, "tables": np.log(raised.max(axis=1, keepdims=True) / raised)}
+        terms = np.log(raised.max(axis=1, keepdims=True) / raised)
+        return {"shares": counts / records, **on_entry_grid(terms)}
 
     def score_standardised(self, values: Mapping[str, Array], Z: Array) -> Array:
         """Sum over columns of log(highest bin / bin), on the encoder's grid."""
@@ -126,6 +136,10 @@ class HistogramDetector(AnomalyDetector):
         for shares, terms in zip(values["shares"], values["tables"], strict=True):
             scores += rng.choice(terms, size=_OWN_POINTS, p=shares / shares.sum())
         return float(np.quantile(scores, 1 - share_above))
+
+    def score_step(self, values: Mapping[str, Array]) -> float | None:
+        """The step of the tables' entries."""
+        return float(values["step"][0])
 
     def score_limits(self, values: Mapping[str, Array]) -> tuple[float, float]:
         """From a thousandth of the largest score to the largest."""

@@ -32,6 +32,7 @@ class FalseAlarms:
     rate: float
 
     def __post_init__(self) -> None:
+        refuse_no_number("a rate of false alarms", self.rate)
         if not 0 < self.rate <= 0.5:
             raise FixConfigurationError(
                 "a rate of false alarms lies in (0, 0.5]", value=self.rate, remedy="0.001 is one record in a thousand."
@@ -47,6 +48,8 @@ class Costs:
     false_alarm: float
 
     def __post_init__(self) -> None:
+        refuse_no_number("the cost of a missed anomaly", self.missed)
+        refuse_no_number("the cost of a false alarm", self.false_alarm)
         if not (0 < self.missed < math.inf and 0 < self.false_alarm < math.inf):
             raise FixConfigurationError("costs are positive", value=(self.missed, self.false_alarm))
 
@@ -87,17 +90,25 @@ class Calibrator:
     @property
     def released(self) -> str:
         """What is released, for the privacy statement."""
-        return "histograms of scores by label" if isinstance(self.wish, Costs) else "a histogram of scores"
+        return _RELEASED.get(type(self.wish), "a histogram of scores")
+
+    def checked(self, labels: Array | None, records: int) -> Array | None:
+        """Labels as booleans, true for a known anomaly, where the wish looks at them, else None."""
+        if not isinstance(self.wish, FalseAlarms | Costs):
+            return None
+        if labels is None and isinstance(self.wish, Costs):
+            raise FixInputError(
+                "a threshold by costs needs labelled records",
+                remedy="Give labels (1 for anomalies), or ask for a rate of false alarms instead.",
+            )
+        return checked_labels(labels, records)
 
     def parts(self, scores: Array, anomalies: Array | None) -> list[Array]:
         """The scores to count: all, all but known anomalies, or both kinds apart. No record is in two parts."""
         match self.wish:
             case Costs():
                 if anomalies is None:
-                    raise FixInputError(
-                        "a threshold by costs needs labelled records",
-                        remedy="Give labels (1 for anomalies), or ask for a rate of false alarms instead.",
-                    )
+                    raise ValueError("`checked` refuses costs without labels")
                 return [scores[~anomalies], scores[anomalies]]
             case FalseAlarms() if anomalies is not None:
                 return [scores[~anomalies]]
@@ -127,7 +138,7 @@ class Calibrator:
         """What was asked for, in words; `source` training scores told it."""
         match self.wish:
             case FalseAlarms(rate):
-                wished = f"false alarms on {rate:.3%} of records"
+                wished = f"false alarms on {rate:.3%} of records that are no known anomalies"
             case Costs(missed, false_alarm):
                 wished = f"least cost at {missed:g} a missed anomaly and {false_alarm:g} a false alarm"
             case _:
@@ -137,6 +148,12 @@ class Calibrator:
     @property
     def _rate(self) -> float:
         return self.wish.rate if isinstance(self.wish, FalseAlarms) else self.contamination
+
+
+_RELEASED = {
+    Costs: "histograms of scores by label",
+    FalseAlarms: "a histogram of scores, known anomalies left out where there were labels",
+}
 
 
 def read_wish(plain: Any) -> Any:
@@ -161,7 +178,7 @@ def checked_labels(labels: Array | None, records: int) -> Array | None:
         raise FixInputError(
             "labels are 0 or 1, one for each record",
             value=(labels.shape, np.unique(labels)[:5].tolist()),
-            remedy="Use 1 for anomalies.",
+            remedy="Use 1 for anomalies and 0 for the rest (not -1 and 1), in one column.",
         )
     known: Array = labels == 1
     return known
@@ -176,10 +193,13 @@ def at_rate(noised: Array, edges: Array, rate: float, noise_deviation: float, or
     wanted = rate * total
     # The tail's noise adds over the bins from the top; only bins up to the answer contribute.
     tail = np.cumsum(noised[::-1])[::-1]
+    spread = noise_deviation * np.sqrt(np.arange(len(noised), 0, -1))
     # The noise of a sum is not monotone: start from the first bin after which the tail stays below what is wanted.
     above = np.flatnonzero(tail > wanted)
     at = int(above[-1]) + 1 if len(above) else 0
-    doubt = noise_deviation * math.sqrt(max(len(noised) - at, 1))
+    # Not judged at the place that the noise chose, because a lucky draw would look sure.
+    plausible = np.flatnonzero(tail <= wanted + 2 * spread)
+    doubt = float(spread[min(at, int(plausible[0]) if len(plausible) else at, len(noised) - 1)])
     if total <= 0 or doubt > wanted / 2:
         raise PrivacyRefusedError(
             f"too few records for a private threshold at a rate of {rate:g}",

@@ -8,17 +8,15 @@ neither a crash nor another job at the same time can make it forget what was spe
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import dp_accounting
 
 from securead import codec, files
-from securead.errors import FixConfigurationError, FixInputError, PrivacyRefusedError, RetryLaterError
+from securead.errors import FixConfigurationError, FixInputError, PrivacyRefusedError
 from securead.privacy.plan import Terms, epsilon_of, terms_of
 
 _ROUNDING = 1e-9
@@ -94,7 +92,8 @@ class Budget:
         Gaussian releases and Poisson-sampled ones are known; any other mechanism is refused rather than guessed at.
         """
         charge = Charge(job, purpose, *terms_of(event))
-        with self._locked():
+        # Two jobs that both read the file first would both charge what one may spend.
+        with files.locked(self._path) if self._path is not None else contextlib.nullcontext():
             ledger = self._stored(self._ledger)
             after = Ledger(ledger.owner, ledger.epsilon, ledger.delta, (*ledger.charges, charge))
             epsilon = _epsilon(after)
@@ -129,26 +128,6 @@ class Budget:
             )
         # The limit may be raised or lowered by its owner; what was spent stays.
         return Ledger(ledger.owner, ledger.epsilon, ledger.delta, stored.charges)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep every other job from the file: two that both read it first would both charge what one may spend."""
-        if self._path is None:
-            yield
-            return
-        lock = self._path.with_name(f".{self._path.name}.lock")
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise RetryLaterError(
-                f"cannot lock {self._path}: {error.strerror}", remedy="Nothing was released: fix the permission."
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _epsilon(ledger: Ledger) -> float:

@@ -18,8 +18,9 @@ import numpy as np
 from securead.data.schema import Array
 from securead.errors import FixConfigurationError, PrivacyRefusedError
 
-GRID_BITS = 24
-"""One unit of a released quantity is 2**24 grid steps."""
+GRID_BITS = 30
+"""One unit of a released quantity is 2**30 grid steps: so fine that the grid costs next to no delta, and sums of 2**31
+units still fit 62 bits."""
 
 _MIN_SCALE = 2.0**20
 _MAX_SCALE = 2.0**55

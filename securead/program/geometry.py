@@ -17,6 +17,7 @@ from securead.data.schema import Array
 from securead.errors import FixInputError
 
 MAX_DEPTH = 16
+MAX_TERMS = 1 << 19
 _CHUNK = 1 << 14
 
 
@@ -60,6 +61,7 @@ class Trees:
         _require(whole and terms > 0 and terms % nodes == 0, "trees are not complete", (nodes, terms))
         _require(len(self.weights) == terms, "every term has a weight", len(self.weights))
         _require(0 <= min(self.columns) and max(self.columns) < encoder.width, "a split on no column", terms)
+        _require(terms <= MAX_TERMS and terms // nodes <= encoder.width, "splits have too many terms", terms)
         heaviest = max(max(self.weights), -min(self.weights))
         reach = heaviest * encoder.bound * (terms // nodes)
         _require(reach < 1 << 62, "a split's weights are absurd", heaviest)

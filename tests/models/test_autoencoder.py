@@ -117,7 +117,7 @@ def follow(detector: AutoEncoder, losses: list[float]) -> tuple[list[str], State
             rounds[state.stage] = values[:-1] / 1000
         else:
             # The sum of losses, as shares of four times six columns, and the number of records.
-            values = np.array([next(found) / 24 * 1e9, 1e9])
+            values = np.array([next(found) / 24 * 1e12, 1e12])
         state = detector.next_state(state, Total(state.stage, values, 0.0, 1))
     return passed, state, rounds
 
@@ -148,7 +148,7 @@ def test_losses_within_their_noise_are_the_same() -> None:
     detector, values = make(rounds=6, patience=1), {"losses": np.array([5.0]), "waited": np.zeros(1)}
     state = State("check-2", SCHEMA, {**values, "theta": np.ones(58), "best": np.zeros(58)})
     for loss, goes_on in ((5.2, True), (5.3, False)):
-        total = Total("check-2", np.array([loss / 24 * 1e9, 1e9]), (0.01 * 1e9) ** 2, 1)
+        total = Total("check-2", np.array([loss / 24 * 1e12, 1e12]), (0.01 * 1e12) ** 2, 1)
         after = detector.next_state(state, total)
         assert after.stage == ("round-3" if goes_on else "done")
         assert np.array_equal(after.values["best"], np.full(58, float(goes_on)))
@@ -158,7 +158,7 @@ def test_a_threshold_follows_an_early_stop() -> None:
     detector = make(rounds=6, patience=1, threshold="private")
     values = {"losses": np.ones(1), "waited": np.zeros(1), "theta": np.ones(58), "best": np.zeros(58)}
     state = State("check-2", SCHEMA, values)
-    after = detector.next_state(state, Total("check-2", np.array([1e8, 1e9]), 0.0, 1))
+    after = detector.next_state(state, Total("check-2", np.array([1e11, 1e12]), 0.0, 1))
     assert after.stage == "threshold"
 
 
@@ -167,7 +167,7 @@ class _Rising(AutoEncoder):
 
     def model_state(self, state: State, total: Total):  # type: ignore[no-untyped-def]
         if state.stage.startswith("check-"):
-            total = Total(total.stage, np.array([1e8 * len(state.values["losses"]), 1e9]), 0.0, total.sites)
+            total = Total(total.stage, np.array([1e11 * len(state.values["losses"]), 1e12]), 0.0, total.sites)
         return super().model_state(state, total)
 
 

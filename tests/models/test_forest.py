@@ -25,7 +25,7 @@ from securead.privacy.budget import Budget
 from securead.privacy.plan import PrivacyPlan
 from securead.privacy.site import Protected, Unprotected
 
-UNIT = 2**24
+UNIT = 2**30
 RNG = np.random.default_rng(5)
 X = np.vstack([RNG.normal(size=(3000, 4)) @ RNG.normal(size=(4, 4)), 4 * RNG.normal(size=(60, 4))])
 Y = np.repeat([0, 1], [3000, 60])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from securead.models.threshold import (
     Calibrator,
     Costs,
     FalseAlarms,
+    Wish,
     at_least_cost,
     at_rate,
     exact_at_least_cost,
@@ -180,7 +183,7 @@ def test_false_alarm_rate_is_kept_by_a_private_run(
     assert calibration.high is not None
     if with_labels:
         assert calibration.low <= flagged <= calibration.high
-    assert "false alarms on 5.000% of records" in calibration.in_words()
+    assert "false alarms on 5.000% of records that are no known anomalies" in calibration.in_words()
     assert "95 % interval" in calibration.in_words()
     assert any("a histogram of scores" in release.what for release in fitted.statement_.releases)
     assert codec.from_plain(bundle.Threshold, codec.to_plain(calibration), where="x") == calibration
@@ -206,3 +209,68 @@ def test_labels_change_nothing_but_the_threshold(labelled: tuple[np.ndarray, np.
     wished = SubspaceDetector(threshold=FalseAlarms(0.05)).fit(X[:2000], y[:2000])
     assert np.array_equal(plain.score_samples(X), wished.score_samples(X))
     assert (wished.predict(X[:2000])[y[:2000] == 0] == -1).mean() == pytest.approx(0.05, abs=0.002)
+
+
+@pytest.mark.parametrize("name", ["forest", "histogram"])
+@pytest.mark.parametrize("threshold", ["model", "private", FalseAlarms(0.05)])
+def test_flags_agree_where_scores_are_few(name: str, threshold: Wish) -> None:
+    """Columns of codes: one rounded entry more or less would flag a third of all records."""
+    rng = np.random.default_rng(3)
+    X = rng.choice([-10.0, 0.0, 10.0], size=(30_000, 2), p=[0.02, 0.9, 0.08])
+    schema = Schema(tuple(Column(f"x{i}", -12.0, 12.0) for i in range(2)))
+    detector = make_detector(name, {"threshold": "model"}).set_params(threshold=threshold, contamination=0.05)
+    fitted = train(detector, [Site("a", X)], schema, privacy=PrivacyPlan(epsilon=3.0, delta=1e-6))
+    flags = [scores > fitted.threshold_ for scores in (fitted.anomaly_score(X), fitted.compile().score(X))]
+    assert np.array_equal(*flags)
+    share = fitted.calibration_.share
+    assert share is None or flags[0].mean() == pytest.approx(share, abs=0.01)
+
+
+BAD_LABELS = {
+    "none at one site": (Costs(1, 1), [None, 0]),
+    "of another length": (FalseAlarms(0.1), [0, 9]),
+    "minus one": (FalseAlarms(0.1), [0, -1]),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD_LABELS))
+def test_bad_labels_are_refused_before_anything_is_charged(case: str, tmp_path: Path) -> None:
+    wish, kinds = BAD_LABELS[case]
+    rng = np.random.default_rng(0)
+    X, schema = rng.normal(size=(2000, 3)), Schema(tuple(Column(f"x{i}", -9.0, 9.0) for i in range(3)))
+    labels = {None: None, 0: np.zeros(2000), 9: np.zeros(9), -1: np.where(np.arange(2000) % 2, 1, -1)}
+    sites = [Site(f"s{i}", X, ledger=tmp_path / f"{i}.json", labels=labels[kind]) for i, kind in enumerate(kinds)]
+    folder = tmp_path / "run"
+    with pytest.raises(FixInputError, match="label"):
+        train(SubspaceDetector(threshold=wish), sites, schema, privacy=PLAN, checkpoint=folder)
+    assert not list(tmp_path.iterdir()), "nothing was charged or written"
+
+
+def test_bad_parameters_leave_no_folder_behind(tmp_path: Path) -> None:
+    X, schema = np.zeros((50, 2)), Schema(tuple(Column(f"x{i}", -9.0, 9.0) for i in range(2)))
+    with pytest.raises(FixConfigurationError):
+        train(
+            make_detector("forest", {"n_estimators": "x"}),
+            [Site("a", X)],
+            schema,
+            privacy=PLAN,
+            checkpoint=tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_lucky_draw_of_the_noise_is_not_trusted() -> None:
+    """Where the noise is too large, a threshold is refused, or its interval is still honest: never quietly useless."""
+    rng, accepted, honest = np.random.default_rng(1), 0, 0
+    from scipy import stats
+
+    for _ in range(1500):
+        try:
+            found = at_rate(histogram(rng.chisquare(10, 5000), 8.0, rng), EDGES, 0.01, 8.0, "")
+        except PrivacyRefusedError:
+            continue
+        accepted += 1
+        assert found.low is not None
+        assert found.high is not None
+        honest += found.low <= float(stats.chi2.sf(found.value, 10)) <= found.high
+    assert accepted <= 5 or honest >= 0.9 * accepted

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from securead.errors import PrivacyRefusedError
 from securead.privacy import preprocessing as pre
 
-UNIT = 2**24
+UNIT = 2**30
 
 
 def edges(low: float, high: float, columns: int) -> np.ndarray:

@@ -172,6 +172,7 @@ def replaced(plain: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[
         (("geometry", "depth"), 0),
         (("geometry", "depth"), 60),
         (("geometry", "columns"), [3] * 21),
+        (("geometry",), {"type": "trees", "depth": 1, "columns": [0] * 9, "weights": [1] * 9, "thresholds": [0]}),
         (("geometry", "columns"), []),
         (("geometry", "weights"), [1] * 20),
         (("geometry", "weights"), [2**62] * 21),
