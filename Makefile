@@ -4,7 +4,7 @@
 #               TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu" for the build without CUDA
 #   DATA        a file for `make demo` (.npz, .csv or .parquet)
 #   PYTEST_ARGS further arguments for pytest
-#   BENCH_ARGS  further arguments for `make bench`
+#   BENCH_ARGS  further arguments for `make bench` and its kin
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +19,7 @@ export SECUREAD_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check format bench bench-forest models clean
+.PHONY: help setup demo test test-long check format bench bench-ckks bench-forest models clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -60,6 +60,9 @@ format: setup  ## rewrite the code as `make check` wants it
 bench: setup  ## measure encrypted scoring beside its peers; results in bench-output/
 	$(BIN)/python benchmarks/ckks_batch.py --out bench-output/ckks_batch.json $(BENCH_ARGS)
 	$(BIN)/python benchmarks/bfv_lookup.py --out bench-output/bfv_lookup.json $(BENCH_ARGS)
+
+bench-ckks: setup  ## encrypted scoring on one core beside TenSEAL's two ways, and AUROC (needs SECUREAD_DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ckks.py --out bench-output/ckks.json $(BENCH_ARGS)
 
 bench-forest: setup  ## the private forest beside scikit-learn's, and its encrypted look-ups (needs SECUREAD_DATA)
 	$(BIN)/python benchmarks/forest.py --out bench-output/forest.json $(BENCH_ARGS)

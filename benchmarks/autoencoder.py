@@ -64,21 +64,22 @@ def encrypted(program: Program, X: np.ndarray, y: np.ndarray, repeats: int) -> d
     """AUROC of all records under CKKS (role same) beside the integer program's, and the server's time a row."""
     public = program.public
     plan = make_plan(public, "same")
-    secret, _ = owner.generate_keys(plan)
+    secret, shown = owner.generate_keys(plan)
+    key = blind.read_evaluation_key(plan, shown.to_bytes())
     encryptor, decryptor = owner.make_encryptor(plan, secret), owner.make_decryptor(plan, secret)
     evaluator = blind.make_evaluator(plan, program)
     Z, _ = public.encoder.encode(X)
     parts = []
     for start in range(0, len(Z), plan.rows_per_chunk):
         chunk = Z[start : start + plan.rows_per_chunk]
-        answer = evaluator.evaluate(encryptor.encrypt(chunk))
+        answer = evaluator.evaluate(encryptor.encrypt(chunk), key)
         parts.append(decryptor.decrypt(answer, len(chunk)) + public.decode(public.public_term(chunk)))
     scores, integer = np.concatenate(parts), program.score(X)
 
     request, seconds = encryptor.encrypt(Z[:CHUNK]), []
     for _ in range(repeats):
         start_seconds = time.process_time()
-        evaluator.evaluate(request)
+        evaluator.evaluate(request, key)
         seconds.append(time.process_time() - start_seconds)
     return {
         "auroc_encrypted": float(roc_auc_score(y, scores)),

@@ -58,12 +58,13 @@ def ours(name: str, program: Program, role: Any, clock: Clock) -> Callable[[], C
     secret, public = owner.generate_keys(plan)
     encryptor = owner.make_encryptor(plan, secret if role == "same" else public)
     decryptor, evaluator = owner.make_decryptor(plan, secret), blind.make_evaluator(plan, program)
+    key = blind.read_evaluation_key(plan, public.to_bytes())
     exact = program.public.decode(program.evaluate(Z))
     term = program.public.decode(program.public.public_term(Z)) if role == "same" else 0.0
 
     def repeat() -> Case:
         request = clock.time(f"{name}/{role}/encrypt", lambda: encryptor.encrypt(Z))
-        answer = clock.time(f"{name}/{role}/server", lambda: evaluator.evaluate(request))
+        answer = clock.time(f"{name}/{role}/server", lambda: evaluator.evaluate(request, key))
         scores = clock.time(f"{name}/{role}/decrypt", lambda: decryptor.decrypt(answer, rows)) + term
         error = np.abs(scores - exact)
         return {

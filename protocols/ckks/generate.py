@@ -8,13 +8,13 @@ import struct
 from pathlib import Path
 
 import numpy as np
-import zstandard
 
 from securead import codec
 from securead.checks import programs
 from securead.data.schema import Column, Schema
 from securead.errors import FixProgramError
 from securead.program.builder import ProgramBuilder
+from securead.protocols.ckks import messages
 from securead.protocols.ckks.plan import make_plan
 
 
@@ -46,6 +46,7 @@ def program_case(name, program):
         "scores": [int(v) for v in program.evaluate(Z)],
         "public_terms": [int(v) for v in public.public_term(Z)],
         "plans": [codec.to_plain(make_plan(public, role)) for role in ("same", "split")],
+        "derived": [derived(make_plan(public, role)) for role in ("same", "split")],
         "plan_digests": [make_plan(public, role).digest for role in ("same", "split")],
     }
 
@@ -58,34 +59,35 @@ def refusal(name, public):
     raise AssertionError(name)
 
 
-def seal_file(body, mode=2, size=None):
-    return struct.pack("<HBBBBHQ", 0xA15E, 16, 4, 3, mode, 0, 16 + len(body) if size is None else size) + body
-
-
-def payload(name, stage, parts, *, count=2, raw=None):
-    framed = struct.pack("<I", len(parts)) + b"".join(struct.pack("<I", len(p)) + p for p in parts)
-    content = framed if raw is None else raw(framed)
-    return {"name": name, "count": count, "stage": stage, "payload": content.hex(), "expected": "RejectMessageError"}
+def payload(name, content):
+    return {"name": name, "payload": content.hex(), "expected": "RejectMessageError"}
 
 
 def payloads():
-    junk = seal_file(zstandard.compress(b"no ciphertext"))
-    bomb = seal_file(zstandard.compress(bytes(64 << 20)))
+    """All have a wrong length: a right one has a few hundred kilobytes. The tests make those."""
+    head = struct.pack("<I32s", 2, bytes(32))
     return [
-        payload("empty", "framing", [], raw=lambda _: b""),
-        payload("no ciphertext", "framing", []),
-        payload("too few ciphertexts", "framing", [junk]),
-        payload("too many ciphertexts", "framing", [junk] * 3),
-        payload("an empty ciphertext", "framing", [junk, b""]),
-        payload("truncated", "framing", [junk, junk], raw=lambda framed: framed[:-1]),
-        payload("followed by a byte", "framing", [junk, junk], raw=lambda framed: framed + b"\0"),
-        payload("a length beyond the end", "framing", [junk, junk], raw=lambda f: f[:4] + b"\xff" * 4 + f[8:]),
-        payload("foreign bytes", "format", [b"not a ciphertext at all"] * 2),
-        payload("another compression", "format", [seal_file(bytes(100), mode=1)] * 2),
-        payload("a wrong length inside", "format", [seal_file(bytes(100), size=99)] * 2),
-        payload("not a ciphertext", "content", [junk] * 2),
-        payload("inflates to 64 MiB", "content", [bomb] * 2),
+        payload("empty", b""),
+        payload("half a preamble", head[:20]),
+        payload("a preamble alone", head),
+        payload("a seed and nothing after it", head + bytes(32)),
+        payload("no rows", bytes(36)),
+        payload("a SEAL file of the first version", struct.pack("<IIHBBBBHQ", 2, 16, 0xA15E, 16, 4, 3, 2, 0, 16)),
+        payload("foreign bytes", b"not a ciphertext at all" * 40),
     ]
+
+
+def derived(plan):
+    seed = bytes(range(32))
+    return {
+        "uniform_half": [[int(v) for v in row[:4]] for row in messages.uniform_half(plan)],
+        "column_seed": seed.hex(),
+        "column": [[int(v) for v in messages.expand_column(plan, seed, i)[:4]] for i in range(len(plan.data_primes))],
+        "mask_bound": plan.mask_bound,
+        "request_bytes": plan.max_request_bytes,
+        "answer_bytes": plan.max_answer_bytes,
+        "public_key_bytes": plan.evaluation_key_bytes,
+    }
 
 
 def main():

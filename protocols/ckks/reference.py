@@ -1,12 +1,13 @@
 """Verifies vectors.json without the library: `python protocols/ckks/reference.py`.
 
-An independent reading of SPEC.md in plain Python and NumPy: integer evaluation and ranges, the arithmetic of scales and
-levels, the security tables, the error bound, the framing of payloads; and a toy CKKS that shows what the key holder
-decrypts. It is slow, not constant-time and for no other use.
+An independent reading of SPEC.md in plain Python and NumPy: integer evaluation and ranges, degrees and scales, the
+security tables, the error bound, the flood, lengths, expanded seeds (with an AES of its own); and a toy CKKS that shows
+what the key holder decrypts and what masks hide. It is slow, not constant-time and for no other use.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -74,60 +75,61 @@ def check_parameters(plan):
     assert math.prod(chain).bit_length() <= min(LIMITS[n]), "not 128 bits of security"
 
 
-def close(a, b):
-    return abs(Fraction(a) - Fraction(b)) <= Fraction(b) / 2**48
+def answer_scale(plan):
+    bits = plan["score_fraction_bits"] + plan["steps"][-1]["degree"] * plan["excess_bits"]
+    return Fraction(2**bits, math.prod(plan["data_primes"][plan["answer_primes"] :]))
 
 
 def check_scales(public, plan):
-    primes, steps = plan["data_primes"], plan["steps"]
-
-    def dropped(start, count):
-        return math.prod(primes[len(primes) - start - count : len(primes) - start])
-
+    """Degrees, from which every scale follows; and that the answer has room."""
+    steps = plan["steps"]
     for step, planned in zip(public["steps"], steps, strict=True):
         if step["type"] == "input":
-            assert planned["level"] == 0
-            assert planned["size"] == 2
-            assert planned["scale"] == plan["input_scale"]
+            assert planned["degree"] == 1
         elif step["type"] == "affine":
-            for source, multiplier in zip(step["sources"], planned["multipliers"], strict=False):
-                assert close(Fraction(multiplier) * Fraction(steps[source]["scale"]), planned["scale"])
-                assert multiplier >= 2.0 ** (step["fraction_bits"] - public["steps"][source]["fraction_bits"]) * 0.999
-            assert planned["level"] == max(steps[s]["level"] for s in step["sources"])
+            assert planned["degree"] == max(steps[s]["degree"] for s in step["sources"])
         else:
-            left, right = steps[step["left"]], steps[step["right"]]
-            before = max(left["level"], right["level"])
-            exact = Fraction(left["scale"]) * Fraction(right["scale"]) / dropped(before, planned["rescales"])
-            assert close(planned["scale"], exact)
-            assert planned["level"] == before + planned["rescales"]
-            assert planned["size"] == left["size"] + right["size"] - 1
-    last, final = steps[-1], plan["final_rescales"]
-    assert close(plan["answer_scale"], Fraction(last["scale"]) / dropped(last["level"], final))
-    modulus = math.prod(primes[: len(primes) - last["level"] - final])
-    assert 2 * plan["result_bound"] * plan["answer_scale"] <= modulus, "the answer could wrap around"
+            assert planned["degree"] == steps[step["left"]]["degree"] + steps[step["right"]]["degree"]
+    assert plan["excess_bits"] >= 0
+    assert all(20 <= p.bit_length() <= 50 for p in plan["data_primes"])
+    modulus = math.prod(plan["data_primes"][: plan["answer_primes"]])
+    assert 2 * plan["result_bound"] * answer_scale(plan) <= modulus, "the answer could wrap around"
+
+
+def public_error(plan):
+    """SPEC.md, section 6: the worst coefficient of an encryption of zero."""
+    n = plan["ring_dimension"]
+    return Fraction(21 * (2 * n + 1), plan["special_prime"]) + Fraction(n + 1, 2)
+
+
+def check_flood(plan, derived):
+    n, degree = plan["ring_dimension"], plan["steps"][-1]["degree"]
+    noise = public_error(plan) * sum(n**j for j in range(degree))
+    assert noise <= derived["mask_bound"] <= noise * Fraction(101, 100)
+    assert 2 ** plan["flood_bits"] >= 2**40 * noise * n / 2, "flooding hides too little"
 
 
 def check_errors(public, plan):
     """The error bound of SPEC.md, section 6, term by term; the plan may only be more cautious."""
-    n, steps = plan["ring_dimension"], plan["steps"]
+    n, steps, degree = plan["ring_dimension"], plan["steps"], plan["steps"][-1]["degree"]
     components = sum(step["width"] for step in public["steps"]) + 2
     deviations = math.sqrt(2 * math.log(2) * (64 + 4 + (32 * components * n // 2).bit_length()))
 
     def tail(variance):
         return deviations * math.sqrt(variance * n / 2) / math.cos(math.pi / 16)
 
-    def rescaling(size):
-        return tail(1 / 12) * sum(tail(2 / 3) ** j for j in range(size))
+    def powers(count):
+        return sum(tail(2 / 3) ** j for j in range(count))
 
-    fresh = tail(10.5)
-    if plan["role"] == "split":
-        fresh = fresh * (1 + 2 * tail(2 / 3)) / plan["special_prime"] + rescaling(2)
+    public_key = tail(10.5) * (1 + 2 * tail(2 / 3)) / plan["special_prime"] + tail(1 / 12) * powers(2)
+    fresh = tail(10.5) if plan["role"] == "same" else public_key
     reach = [2.0 ** (s["bound_bits"] - s["fraction_bits"]) for s in public["steps"]]
     doubles = 8 * 3.4142 * math.sqrt(n) * 2.0**-53
+    scale = 2.0 ** (plan["input_fraction_bits"] + plan["excess_bits"])
     errors = []
     for at, step in enumerate(public["steps"]):
         if step["type"] == "input":
-            errors.append((fresh + n / 2) / plan["input_scale"] + doubles * public["encoder"]["limit"])
+            errors.append((fresh + n / 2) / scale + doubles * public["encoder"]["limit"])
         elif step["type"] == "affine":
             gains = [
                 2.0 ** (g - step["fraction_bits"] + public["steps"][s]["fraction_bits"])
@@ -136,40 +138,100 @@ def check_errors(public, plan):
             errors.append(sum(g * errors[s] for g, s in zip(gains, step["sources"], strict=True)))
         else:
             a, b = step["left"], step["right"]
-            error = reach[a] * errors[b] + reach[b] * errors[a] + errors[a] * errors[b]
-            errors.append(error + (steps[at]["rescales"] > 0) * rescaling(steps[at]["size"]) / steps[at]["scale"])
-        assert errors[-1] <= steps[at]["error"] * 1.001, (at, errors[-1], steps[at]["error"])
-    final = rescaling(steps[-1]["size"]) / plan["answer_scale"] if plan["final_rescales"] else 0.0
-    assert errors[-1] + final <= plan["error_bound"] * 1.001 <= public["tolerance"] * 1.002
+            errors.append(reach[a] * errors[b] + reach[b] * errors[a] + errors[a] * errors[b])
+        if at < len(steps) - 1:
+            assert errors[-1] <= steps[at]["error"] * 1.001, (at, errors[-1], steps[at]["error"])
+    if plan["role"] == "split" and public["public_terms"]:
+        errors[-1] += (fresh + n / 2) / scale
+    sanitising = public_key * powers(degree) + tail(4.0 ** plan["flood_bits"] / 3)
+    errors[-1] += sanitising / 2.0 ** (plan["score_fraction_bits"] + degree * plan["excess_bits"])
+    if len(plan["data_primes"]) > plan["answer_primes"]:
+        errors[-1] += tail(1 / 12) * powers(degree + 1) / float(answer_scale(plan))
+    assert errors[-1] <= plan["error_bound"] * 1.001 <= public["tolerance"] * 1.002
 
 
-def unframe(payload, count):
-    """The ciphertexts of a payload, or None."""
-    if len(payload) < 4 or struct.unpack_from("<I", payload)[0] != count:
-        return None
-    parts, at = [], 4
-    for _ in range(count):
-        if at + 4 > len(payload):
-            return None
-        (length,) = struct.unpack_from("<I", payload, at)
-        parts.append(payload[at + 4 : at + 4 + length])
-        at += 4 + length
-    return parts if at == len(payload) and all(parts) else None
+def packed(n, primes):
+    return sum((n * p.bit_length() + 7) // 8 for p in primes)
 
 
-def has_format(part):
-    """Whether a part begins as a Zstandard-compressed SEAL file of its own length."""
-    if len(part) < 16:
-        return False
-    magic, header, _, _, mode, _, size = struct.unpack_from("<HBBBBHQ", part)
-    return (magic, header, mode, size) == (0xA15E, 16, 2, len(part))
+def check_lengths(plan, derived):
+    n, data = plan["ring_dimension"], plan["data_primes"]
+    columns = plan["width"] + (plan["role"] == "split" and bool(plan["public_terms"]))
+    column = 32 + packed(n, data) if plan["role"] == "same" else 2 * packed(n, data)
+    assert derived["request_bytes"] == 36 + columns * column
+    size = plan["steps"][-1]["degree"] + 1
+    assert derived["answer_bytes"] == 36 + size * packed(n, data[: plan["answer_primes"]])
+    assert derived["public_key_bytes"] == 24 + 32 + 32 + 32 + packed(n, [*data, plan["special_prime"]])
 
 
-def check_payload(case):
-    parts = unframe(bytes.fromhex(case["payload"]), case["count"])
-    stage = "framing" if parts is None else "format" if not all(map(has_format, parts)) else "content"
-    assert case["expected"] == "RejectMessageError"
-    assert stage == case["stage"], (case["name"], stage)
+def aes256(key, block):
+    """One block of AES-256 (FIPS 197), from its definition."""
+
+    def double(a):
+        return (a << 1 ^ (0x11B if a & 0x80 else 0)) & 0xFF
+
+    def substitute(a):
+        inverse = 0
+        for candidate in range(256) if a else ():
+            product, x, y = 0, a, candidate
+            while y:
+                product ^= x * (y & 1)
+                x, y = double(x), y >> 1
+            if product == 1:
+                inverse = candidate
+                break
+        return inverse ^ 0x63 ^ xor(*(((inverse << k) | (inverse >> (8 - k))) & 0xFF for k in range(1, 5)))
+
+    def xor(*values):
+        total = 0
+        for value in values:
+            total ^= value
+        return total
+
+    box = [substitute(a) for a in range(256)]
+    words, power = [list(key[4 * i : 4 * i + 4]) for i in range(8)], 1
+    for i in range(8, 60):
+        word = words[-1]
+        if i % 8 == 0:
+            word = [box[b] for b in word[1:] + word[:1]]
+            word[0] ^= power
+            power = double(power)
+        elif i % 8 == 4:
+            word = [box[b] for b in word]
+        words.append([a ^ b for a, b in zip(words[i - 8], word, strict=True)])
+    keys = [[b for word in words[4 * r : 4 * r + 4] for b in word] for r in range(15)]
+    state = [a ^ b for a, b in zip(block, keys[0], strict=True)]
+    for turn in range(1, 15):
+        state = [box[b] for b in state]
+        state = [state[(5 * i) % 16] for i in range(16)]
+        if turn < 14:
+            mixed = []
+            for c in range(0, 16, 4):
+                for r in range(4):
+                    a, b, d, e = (state[c + (r + k) % 4] for k in range(4))
+                    mixed.append(double(a) ^ double(b) ^ b ^ d ^ e)
+            state = mixed
+        state = [a ^ b for a, b in zip(state, keys[turn], strict=True)]
+    return bytes(state)
+
+
+def expand(domain, digest, index, prime, count, seed=b""):
+    key = hashlib.sha256(domain + bytes.fromhex(digest) + bytes([index]) + seed).digest()
+    found, block = [], 0
+    while len(found) < count:
+        stream = aes256(key, block.to_bytes(16, "big"))
+        words = (w & ((1 << prime.bit_length()) - 1) for w in struct.unpack("<2Q", stream))
+        found += [w for w in words if w < prime]
+        block += 1
+    return found[:count]
+
+
+def check_expansion(plan, digest, derived):
+    chain, seed = [*plan["data_primes"], plan["special_prime"]], bytes.fromhex(derived["column_seed"])
+    for at, (prime, expected) in enumerate(zip(chain, derived["uniform_half"], strict=True)):
+        assert expand(b"securead.protocols.ckks.a.v1\0", digest, at, prime, 4) == expected
+    for at, (prime, expected) in enumerate(zip(plan["data_primes"], derived["column"], strict=True)):
+        assert expand(b"securead.protocols.ckks.column.v1\0", digest, at, prime, 4, seed) == expected
 
 
 def toy_ckks():
@@ -196,7 +258,12 @@ def toy_ckks():
     x, y = rng.uniform(-2, 2, (2, n // 2))
     (x0, x1), (y0, y1) = encrypt(x, s), encrypt(y, s)
     h0, h1 = 3 * x0 - 5 * y0, 3 * x1 - 5 * y1  # weights 3 and -5, at scale 1
-    phase = (times(h0, h0) + times(2 * times(h0, h1), s) + times(times(h1, h1), times(s, s))) % q
+    score = [times(h0, h0), 2 * times(h0, h1) % q, times(h1, h1)]
+    for j in range(2):  # masks: Y**j times an encryption of zero
+        z0, z1 = encrypt(np.zeros(n // 2), s)
+        score[j], score[j + 1] = (score[j] + z0) % q, (score[j + 1] + z1) % q
+    score[0] = (score[0] + np.array([int(v) for v in rng.integers(-(2**30), 2**30, n)], dtype=object)) % q
+    phase = (score[0] + times(score[1], s) + times(score[2], times(s, s))) % q
     centred = np.array([c - q if c > q // 2 else c for c in phase], dtype=float)
     decoded = (embedding @ centred).real[: n // 2] / float(scale) ** 2
     assert np.abs(decoded - (3 * x - 5 * y) ** 2).max() < 1e-4
@@ -206,12 +273,16 @@ def main():
     vectors = json.loads(Path(__file__).with_name("vectors.json").read_text())
     for case in vectors["programs"]:
         check_program(case)
-        for plan in case["plans"]:
+        for plan, digest, derived in zip(case["plans"], case["plan_digests"], case["derived"], strict=True):
             check_parameters(plan)
             check_scales(case["public"], plan)
             check_errors(case["public"], plan)
-    for case in vectors["payloads"]:
-        check_payload(case)
+            check_flood(plan, derived)
+            check_lengths(plan, derived)
+            check_expansion(plan, digest, derived)
+    lengths = {derived["request_bytes"] for case in vectors["programs"] for derived in case["derived"]}
+    assert not any(len(case["payload"]) // 2 in lengths for case in vectors["payloads"])
+    assert aes256(bytes(range(32)), bytes.fromhex("00112233445566778899aabbccddeeff"))[:4].hex() == "8ea2b7ca"
     toy_ckks()
     plans = sum(len(case["plans"]) for case in vectors["programs"])
     print(f"ok: {len(vectors['programs'])} programs, {plans} plans, {len(vectors['payloads'])} payloads, toy CKKS")

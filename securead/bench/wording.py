@@ -299,9 +299,9 @@ def not_guaranteed(run: Run) -> tuple[tuple[str, str], ...]:
     results = [one.result for one in run.detectors]
     items = [
         (
-            "Answers of CKKS are not sanitised in this version.",
-            "The noise in an encrypted answer depends on the model: a key holder can solve for the model's weights. "
-            "Serve only key holders to whom you would give the model. Answers of BFV look-ups are sanitised.",
+            "Answers tell the scores, to keys that were made honestly.",
+            "They are masked and flooded, so that nothing else of the model is in them; for a key holder that crafts "
+            "its public key, that is not proven. A CKKS answer holds a score for every slot of its chunk, used or not.",
         ),
         (
             "Honest scores give a model away too.",

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from securead.cli import demo, inspect, keygen, scoring, serve, train
+from securead.cli import demo, inspect, keygen, scoring, serve, share, train
 from securead.cli.screen import say, say_error
 from securead.errors import RetryLaterError, SecureadError
 
@@ -70,6 +70,7 @@ _add("encrypt", scoring.encrypt)
 _add("submit", scoring.submit)
 _add("decrypt", scoring.decrypt)
 _add("score", scoring.score)
+_add("share", share.command)
 _add("inspect", inspect.command)
 _add("demo", demo.command)
 

@@ -30,7 +30,8 @@ def command(
     Splits the records unevenly among three banks; trains an isolation forest and a Mahalanobis detector (epsilon 1
     each) and an autoencoder in five rounds (epsilon 3); starts the scoring service as a process; runs key generation,
     encryption, submission and decryption as further processes, with the submitter holding the key (role same) and not
-    holding it (role split). Each detector is shown beside what it has to beat: |z|^2, an untrained network, one trained on noise.
+    holding it (role split). Each detector is shown beside what it has to beat: |z|^2, an untrained network, one trained
+    on noise.
 
     Without --data it uses $SECUREAD_DATA/creditcard_rounded.npz where present, else generated payments. Bounds of your
     own data are read off it here, and each run begins the banks' ledgers anew: for real use, declare the bounds in a

@@ -96,7 +96,8 @@ def decrypt(
     An answer that is incomplete, replayed, or for another key, model or request is refused. Writes a CSV file
     row,score,anomaly, readable by you alone; a score above the model's threshold is an anomaly.
 
-    Do not hand raw scores to the service or to strangers: with many of them, a CKKS secret key can be computed.
+    Do not hand raw scores to the service or to strangers: a CKKS secret key can be computed from them. To tell others
+    some scores or verdicts, use securead share, which makes them fit or refuses.
 
     \b
     Example:

@@ -27,18 +27,28 @@ def command(
         int | None,
         typer.Option(metavar="BYTES", min=1, help="Refuse larger messages (default: what the models need at most)."),
     ] = None,
+    refuse_extraction: Annotated[
+        bool, typer.Option("--refuse-extraction", help="Refuse keys that were answered enough rows to rebuild a model.")
+    ] = False,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Serve trained models: score records that this service cannot read.
 
     Loads the secret half of each bundle, prints its address as soon as it accepts connections, and runs until it is
     interrupted or terminated; requests in work are finished first. Whoever can reach it can have records scored; who
-    may, is for the network in front of it to decide. It sees ciphertext, row counts and key ids, and keeps none. An
-    engine that masks its answers needs owners' public keys: clients send them by themselves, and they are held in
-    memory only, the least recently used forgotten first.
+    may, is for the network in front of it to decide. It sees ciphertext, row counts and key ids, and writes none
+    down. An engine that masks its answers needs owners' public keys: clients send them by themselves, and they are held
+    in memory only, the least recently used forgotten first.
 
-    Answers of the engine ckks are not sanitised in this version: a key holder can solve for the model's weights. Serve
-    such models only to those who may know them. Answers of the engine bfv tell the scores and no more.
+    Scores give a model away: securead inspect says from how many it can be rebuilt, on any engine. Rows are counted
+    against that number for each key, in memory: a CKKS chunk as all it can hold, a BFV message as its rows. GET
+    /metrics has the sums (securead_rows_metered_total, securead_keys_beyond_extraction_total), and securead -v serve
+    logs each key that reaches the number. With --refuse-extraction it gets HTTP 403 from then on, which for CKKS is
+    often the second chunk. Keys are free to make: this measures honest use and stops nobody who is determined. For
+    that, put accounts in front of the service.
+
+    Answers are masked and flooded: to a key made as keygen makes it they tell the scores of the points submitted, which
+    for ckks are all slots of a chunk.
 
     \b
     Examples:
@@ -67,6 +77,7 @@ def command(
         passphrase=options.passphrase(passphrase_file),
         queue=queue,
         max_body=max_body,
+        refuse_extraction=refuse_extraction,
         announce=announce,
         until_stdin_closes=until_stdin_closes,
     )

@@ -4,5 +4,6 @@ from securead.client.keys import Keys, load_keys, make_keys
 from securead.client.results import Scores
 from securead.client.scoring import Client
 from securead.client.service import Service
+from securead.client.sharing import Sharing, open_sharing
 
-__all__ = ["Client", "Keys", "Scores", "Service", "load_keys", "make_keys"]
+__all__ = ["Client", "Keys", "Scores", "Service", "Sharing", "load_keys", "make_keys", "open_sharing"]

@@ -176,17 +176,23 @@ def load_submitter(directory: Path | str, *, passphrase: str | None = None) -> S
 
 def load_holder(directory: Path | str, *, passphrase: str | None = None) -> HolderKeys:
     """The decrypting side from a key directory, or from its secret half."""
-    directory = Path(directory)
-    record = read_record(directory)
-    half = _half(directory, "secret")
-    if half is None:
-        doing = "In role same, encrypting and decrypting both need" if record.role == "same" else "Decrypting needs"
-        raise UseOtherKeyError(f"{directory} holds no secret key", remedy=f"{doing} the key holder's DIR/secret.")
+    record, half = read_record(directory), secret_half(directory)
     model, plan = _read_common(half, record)
     content = files.read_secret(half / SECRET_KEY_FILE, limit=MAX_KEY_BYTES, passphrase=passphrase)
     secret = registry.owner_module(plan.engine).secret_key_from_bytes(plan, content)
     _check_key_id(half, record, secret.key_id)
     return HolderKeys(model, plan, record, secret)
+
+
+def secret_half(directory: Path | str) -> Path:
+    """Where the secret half of a key directory is, DIR/secret or DIR itself, or `UseOtherKeyError`."""
+    directory = Path(directory)
+    half = _half(directory, "secret")
+    if half is None:
+        same = read_record(directory).role == "same"
+        doing = "In role same, encrypting and decrypting both need" if same else "This needs"
+        raise UseOtherKeyError(f"{directory} holds no secret key", remedy=f"{doing} the key holder's DIR/secret.")
+    return half
 
 
 def load_keys(directory: Path | str, *, passphrase: str | None = None) -> Keys:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from securead.client.messages import fresh_file
+import numpy as np
+
+from securead.client.messages import existing_file, fresh_file
 from securead.data.schema import Array
+from securead.errors import FixInputError
 
 CSV_HEADER = b"row,score,anomaly\n"
 
@@ -83,6 +86,41 @@ def write_scores(path: Path, scores: Scores) -> None:
     with fresh_file(path, mode=0o600) as stream:
         stream.write(CSV_HEADER)
         write_rows(stream, 0, scores.scores, scores.is_anomaly)
+
+
+def read_scores(path: Path, rows: frozenset[int] | None = None) -> tuple[Array, Array]:
+    """Row numbers and scores `(n,)` of a CSV file row,score,anomaly, of those `rows` alone where they are given.
+
+    Raises `FixInputError` for anything but what `write_scores` wrote, and for a row that it does not hold. The column
+    of verdicts is not read: it follows from the score.
+    """
+    found: dict[int, float] = {}
+    with existing_file(path) as stream:
+        if stream.readline(64) != CSV_HEADER:
+            raise FixInputError(f"{path} holds no scores", remedy="Give what `securead decrypt` or `score` wrote.")
+        for number, line in enumerate(iter(lambda: stream.readline(256), b""), 2):
+            try:
+                row, score, _ = line.decode("ascii").split(",")
+                at, value = int(row), float(score)
+            except ValueError:
+                at, value = -1, 0.0
+            if at < 0 or at in found or not np.isfinite(value):
+                raise FixInputError(f"{path}, line {number} is no score", remedy="The file is damaged or was changed.")
+            if rows is None or at in rows:
+                found[at] = value
+    missing = next((at for at in sorted(rows) if at not in found), None) if rows is not None else None
+    if missing is not None:
+        raise FixInputError(f"{path} has no such row", value=missing, remedy="Rows are counted from 0.")
+    return np.array(sorted(found), dtype=np.int64), np.array([found[at] for at in sorted(found)])
+
+
+def write_shared(path: Path, rows: Array, scores: Array | None, is_anomaly: Array) -> None:
+    """Write a CSV file to be handed out: row,score,anomaly, or row,anomaly without `scores`."""
+    with fresh_file(path) as stream:
+        stream.write(CSV_HEADER if scores is not None else b"row,anomaly\n")
+        for at, row in enumerate(rows.tolist()):
+            told = "" if scores is None else f"{float(scores[at])!r},"
+            stream.write(f"{row},{told}{int(is_anomaly[at])}\n".encode())
 
 
 def named(columns: tuple[str, ...], counts: Array | tuple[int, ...]) -> dict[str, int]:

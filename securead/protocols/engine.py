@@ -136,7 +136,8 @@ class EngineSpec:
 
     `operations`: the tags of a polynomial program's steps, or "lookup" for tables; a program whose `operations` are
     among them is carried, as far as parameters exist that fit. `sanitised`: an answer tells its key holder no more than
-    the scores, as the engine's SPEC argues.
+    the scores, as the engine's SPEC argues. `whole_chunks`: an answer yields `rows_per_chunk` scores to its key holder
+    however few rows the message claims, because rows that are not used are scored, too, and nobody can see which.
     """
 
     name: str
@@ -146,3 +147,4 @@ class EngineSpec:
     extra: str
     summary: str
     sanitised: bool = False
+    whole_chunks: bool = False

@@ -55,5 +55,5 @@ def _load(name: str, half: str) -> object:
     except ImportError as error:
         raise InstallExtraError(
             f"the engine {name!r} needs a package that is not installed: {error.name}",
-            remedy=f"Run: pip install 'securead[{engine.extra}]'.",
+            remedy=f"Run: pip install 'securead[{engine.extra}{',serve' if half == 'blind' else ''}]'.",
         ) from error

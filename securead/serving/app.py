@@ -8,10 +8,11 @@
     POST /v1/models/{name}/score        one request envelope in, one answer envelope out
     GET  /metrics                       counts, seconds and bytes for Prometheus
 
-A refusal is JSON `{error, message, remedy}`, `error` being a class of `securead.errors`: 400 malformed, 404 unknown
-model, 409 made for another model or plan, 413 too large (decided by Content-Length before reading, and again while
-reading), 428 when the request's owner has to register its key first, 503 with Retry-After when the queue is full.
-Memory is bounded: at most `queue` + 1 messages are held, and of keys what `RegisteredKeys` allows.
+A refusal is JSON `{error, message, remedy}`, `error` being a class of `securead.errors`: 400 malformed, 403 when the
+request's key has had as many rows as would rebuild the model and the operator refuses such keys, 404 unknown model, 409
+made for another model or plan, 413 too large (decided by Content-Length before reading, and again while reading), 428
+when the request's owner has to register its key first, 503 with Retry-After when the queue is full. Memory is bounded:
+at most `queue` + 1 messages are held, of keys what `RegisteredKeys` allows, of counts what `RowMeter` does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ from starlette.requests import ClientDisconnect
 from securead import codec
 from securead.errors import (
     FixInputError,
+    PrivacyRefusedError,
     RegisterKeyError,
     RejectMessageError,
     RetryLaterError,
@@ -40,6 +42,7 @@ from securead.errors import (
 from securead.observe import event
 from securead.protocols import registry, wire
 from securead.serving.loaded import LoadedModel, Offers
+from securead.serving.metering import Metered, RowMeter
 from securead.serving.metrics import Metrics
 from securead.serving.registered import RegisteredKeys
 
@@ -61,6 +64,7 @@ class _UnknownModelError(FixInputError):
 
 _STATUS: tuple[tuple[type[SecureadError], int, str], ...] = (
     (_TooLargeError, 413, "RejectMessageError"),
+    (PrivacyRefusedError, 403, "PrivacyRefusedError"),
     (_UnknownModelError, 404, "FixInputError"),
     (UseOtherKeyError, 409, "UseOtherKeyError"),
     (RegisterKeyError, 428, "RegisterKeyError"),
@@ -74,9 +78,11 @@ class Desk:
     One at a time because SEAL's calls hold the interpreter: more threads would only share one core.
     """
 
-    def __init__(self, models: Sequence[LoadedModel], metrics: Metrics, *, queue: int, max_body: int | None) -> None:
+    def __init__(
+        self, models: Sequence[LoadedModel], metrics: Metrics, meter: RowMeter, *, queue: int, max_body: int | None
+    ) -> None:
         self.models = {model.name: model for model in models}
-        self.metrics, self.keys = metrics, RegisteredKeys()
+        self.metrics, self.meter, self.keys = metrics, meter, RegisteredKeys()
         self._queue, self._max_body = queue, max_body
         self._inside = 0
         self._turn = asyncio.Semaphore(1)
@@ -92,11 +98,17 @@ class Desk:
 
     async def score(self, model: LoadedModel, request: Request) -> Response:
         """Read, check, evaluate and answer one message."""
-        work = partial(_evaluate, model, self.keys)
-        size, (answer, header, seconds) = await self._in_turn(request, model.max_message_bytes, work)
-        self.metrics.scored(model.name, rows=header.rows, seconds=seconds, read=size, sent=len(answer))
+        work = partial(_evaluate, model, self.keys, self.meter)
+        size, done = await self._in_turn(request, model.max_message_bytes, work)
+        header, seconds, metered = done.header, done.seconds, done.metered
+        self.metrics.scored(
+            model.name, rows=header.rows, metered=metered, seconds=seconds, read=size, sent=len(done.message)
+        )
         event("serving.score", model=model.name, rows=header.rows, chunk=header.chunk, cpu_seconds=round(seconds, 6))
-        return Response(answer, media_type=_OCTETS, headers={SECONDS_HEADER: f"{seconds:.6f}"})
+        if metered.reached:
+            published = model.public.program.honest_extraction_rows
+            event("serving.extraction", model=model.name, key=header.key, rows=metered.total, published=published)
+        return Response(done.message, media_type=_OCTETS, headers={SECONDS_HEADER: f"{seconds:.6f}"})
 
     async def register(self, model: LoadedModel, key_id: str, request: Request) -> Response:
         """Read, check and hold one owner's public key."""
@@ -128,11 +140,17 @@ class Desk:
             self.metrics.queue.set(self._inside)
 
 
-def build_app(models: Sequence[LoadedModel], *, queue: int = 8, max_body: int | None = None) -> FastAPI:
-    """The application for loaded models. `max_body`: a limit in bytes below the one that follows from the plans."""
+def build_app(
+    models: Sequence[LoadedModel], *, queue: int = 8, max_body: int | None = None, refuse_extraction: bool = False
+) -> FastAPI:
+    """The application for loaded models.
+
+    `max_body`: a limit in bytes below the one that follows from the plans. `refuse_extraction`: refuse keys that were
+    answered as many rows as a model can be rebuilt from, and not only count them (see `RowMeter`).
+    """
     app = FastAPI(title="securead", docs_url=None, redoc_url=None, openapi_url=None)
     metrics = Metrics()
-    desk = Desk(models, metrics, queue=queue, max_body=max_body)
+    desk = Desk(models, metrics, RowMeter(refuse=refuse_extraction), queue=queue, max_body=max_body)
     offers = codec.to_plain(Offers(tuple(model.offer for model in models)))
     publics = {model.name: codec.to_plain(model.public) for model in models}
 
@@ -273,8 +291,18 @@ def _misnamed(key_id: str) -> RejectMessageError:
     )
 
 
-def _evaluate(model: LoadedModel, keys: RegisteredKeys, message: bytes, limit: int) -> tuple[bytes, wire.Header, float]:
-    """In a worker thread: the answer message, the request's header and the CPU seconds of the evaluation."""
+@dataclass(frozen=True)
+class _Evaluated:
+    """An answer message, its request's header, the CPU seconds of the evaluation and what the key was counted."""
+
+    message: bytes
+    header: wire.Header
+    seconds: float
+    metered: Metered
+
+
+def _evaluate(model: LoadedModel, keys: RegisteredKeys, meter: RowMeter, message: bytes, limit: int) -> _Evaluated:
+    """In a worker thread: answer a message."""
     request = wire.from_bytes(message, max_payload=limit)
     header = request.header
     if header.kind != "request":
@@ -289,8 +317,11 @@ def _evaluate(model: LoadedModel, keys: RegisteredKeys, message: bytes, limit: i
             remedy=f"Send at most {plan.rows_per_chunk} rows a chunk.",
         )
     key = keys.get(model.name, plan, header.key) if plan.evaluation_key_bytes else None
+    program = model.public.program
+    meter.admit(model.name, program, header.key)
     evaluator = model.evaluator(plan)
     start = time.thread_time()
     payload = evaluator.evaluate(request.payload, key, rows=header.rows)
     seconds = time.thread_time() - start
-    return wire.Envelope(replace(header, kind="answer"), payload).to_bytes(), header, seconds
+    metered = meter.answered(model.name, program, plan, header.key, header.rows)
+    return _Evaluated(wire.Envelope(replace(header, kind="answer"), payload).to_bytes(), header, seconds, metered)

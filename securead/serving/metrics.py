@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from securead.serving.metering import Metered
+
 
 class Metrics:
     """The counters of one application."""
@@ -16,6 +18,12 @@ class Metrics:
 
         self._messages = by_model("securead_messages", "Requests answered")
         self._rows = by_model("securead_rows", "Rows that answered requests said they hold")
+        self._metered = by_model(
+            "securead_rows_metered", "Scores that answers yield to key holders: all of a CKKS chunk"
+        )
+        self._beyond = by_model(
+            "securead_keys_beyond_extraction", "Keys that were answered as many rows as suffice to rebuild the model"
+        )
         self._seconds = by_model("securead_evaluation_seconds", "CPU seconds of evaluation")
         self._read = by_model("securead_received_bytes", "Bytes of answered requests")
         self._sent = by_model("securead_sent_bytes", "Bytes of answers")
@@ -24,10 +32,12 @@ class Metrics:
         self._refused = Counter("securead_refused", "Calls refused, by HTTP status", ("status",), registry=registry)
         self.queue = Gauge("securead_queue", "Requests being received, waiting or evaluated", registry=registry)
 
-    def scored(self, model: str, *, rows: int, seconds: float, read: int, sent: int) -> None:
+    def scored(self, model: str, *, rows: int, metered: Metered, seconds: float, read: int, sent: int) -> None:
         """Count one answered request."""
         self._messages.labels(model).inc()
         self._rows.labels(model).inc(rows)
+        self._metered.labels(model).inc(metered.rows)
+        self._beyond.labels(model).inc(metered.reached)
         self._seconds.labels(model).inc(seconds)
         self._read.labels(model).inc(read)
         self._sent.labels(model).inc(sent)

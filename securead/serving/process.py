@@ -89,6 +89,7 @@ def run(
     passphrase: str | None = None,
     queue: int = 8,
     max_body: int | None = None,
+    refuse_extraction: bool = False,
     announce: Callable[[str, Sequence[LoadedModel]], None],
     until_stdin_closes: bool = False,
 ) -> None:
@@ -108,7 +109,7 @@ def run(
     from securead.serving.loaded import load
 
     models = load(sources, passphrase=passphrase)
-    app = build_app(models, queue=queue, max_body=max_body)
+    app = build_app(models, queue=queue, max_body=max_body, refuse_extraction=refuse_extraction)
     config = uvicorn.Config(
         app,
         http="h11",
@@ -163,8 +164,8 @@ def serve(
     """Start the real service as a separate process on a free loopback port; end it when the block ends.
 
     `bundles`: directories, or `Bundle` objects (which are written to a private temporary directory for as long as
-    the service runs). `passphrase` opens sealed ones. Answers of CKKS are not sanitised in this version: a client that
-    holds a key can solve for the weights. Raises `RetryLaterError` with the service's own words when it does not start.
+    the service runs). `passphrase` opens sealed ones. Raises `RetryLaterError` with the service's own words when it
+    does not start.
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="securead-")))  # mode 0700

@@ -19,7 +19,7 @@ from securead.client.keys import make_keys
 from securead.client.results import Summary
 from securead.errors import FixInputError
 
-COMMANDS = ("serve", "keygen", "encrypt", "submit", "decrypt", "score", "inspect")
+COMMANDS = ("serve", "keygen", "encrypt", "submit", "decrypt", "score", "share", "inspect")
 Run = Callable[..., "Ended"]
 
 

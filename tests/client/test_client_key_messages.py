@@ -21,6 +21,7 @@ from securead.client.keys import Keys, load_holder, load_keys, load_submitter, m
 from securead.client.service import Answered, Service
 from securead.errors import FixInputError, RegisterKeyError, RejectMessageError, UseOtherKeyError
 from securead.protocols import wire
+from securead.protocols.ckks.plan import CkksPlan
 
 BUNDLE = table_bundle()
 X = np.random.default_rng(0).normal(size=(50, 3)).clip(-4, 4)  # four chunks of 16
@@ -122,10 +123,12 @@ def test_the_public_key_is_found_wherever_it_lies(part: str, tmp_path: Path) -> 
     assert load_submitter(place).evaluation_key == made.public.to_bytes()
 
 
-def test_the_other_roles_and_engines_need_no_copy(tmp_path: Path) -> None:
+def test_the_other_roles_and_engines_need_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split = keys("split").save(tmp_path / "split")
     assert "public.key" not in names(split / "secret")
     assert load_submitter(split / "public").evaluation_key == (split / "public" / "public.key").read_bytes()
+    # An engine whose service needs no key.
+    monkeypatch.setattr(CkksPlan, "evaluation_key_bytes", 0)
     plain = make_keys(small_bundle().public, "same")
     assert "public.key" not in names(plain.save(tmp_path / "plain") / "secret")
     assert plain.submitter.evaluation_key is None
@@ -168,7 +171,8 @@ def test_a_request_opens_with_its_key_once(role: str, tmp_path: Path) -> None:
         assert list(messages.checked(stream, "request", where=out)) == chunks
 
 
-def test_other_engines_requests_open_with_no_key(tmp_path: Path) -> None:
+def test_other_engines_requests_open_with_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CkksPlan, "evaluation_key_bytes", 0)
     pair, out = make_keys(small_bundle().public, "split"), tmp_path / "request"
     workflow.encrypt_file(np.zeros((2, 5)), pair.submitter, out)
     assert [part.header.kind for part in envelopes(out)] == ["request"]

@@ -28,7 +28,9 @@ def test_halves_and_permissions(model: PublicModel, role: str, tmp_path: Path) -
     keys = make_keys(model, role)  # type: ignore[arg-type]
     place = keys.save(tmp_path / "keys")
     assert sorted(p.name for p in (place / "public").iterdir()) == ["key.json", "model.json", "plan.json", "public.key"]
-    assert sorted(p.name for p in (place / "secret").iterdir()) == ["key.json", "model.json", "plan.json", "secret.key"]
+    # In role same the submitter holds this half, and the service needs the public key.
+    held = ["key.json", "model.json", "plan.json", *(["public.key"] if role == "same" else []), "secret.key"]
+    assert sorted(p.name for p in (place / "secret").iterdir()) == held
     assert mode(place / "secret") == 0o700
     assert mode(place / "secret" / "secret.key") == 0o600
     secret = keys.secret.to_bytes()

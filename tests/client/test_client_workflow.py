@@ -20,7 +20,7 @@ from securead.client.service import Answered, Offer, Service
 from securead.errors import FixInputError, RejectMessageError, RetryLaterError, SecureadError, UseOtherKeyError
 from securead.models.bundle import Bundle, PublicModel
 from securead.protocols import registry, wire
-from securead.protocols.engine import Plan
+from securead.protocols.engine import EvaluationKey, Plan
 
 BUNDLE = small_bundle()
 ROWS = 9000  # three chunks of 4096
@@ -35,6 +35,7 @@ class Direct(Service):
         self.url, self.bundle, self.fail_at = "direct", bundle, fail_at
         self.evaluator = registry.blind_module("ckks").make_evaluator(plan, bundle.program)
         self.chunks: list[int] = []
+        self.plan, self.keys = plan, dict[str, EvaluationKey]()
 
     def models(self) -> tuple[Offer, ...]:
         public = self.bundle.public
@@ -43,12 +44,19 @@ class Direct(Service):
     def model(self, name: str) -> PublicModel:
         return self.bundle.public
 
+    def ensure_key(self, name: str, key: wire.Envelope) -> int:
+        self.keys[key.header.key] = registry.blind_module("ckks").read_evaluation_key(self.plan, key.payload)
+        return 0
+
     def score(self, name: str, request: wire.Envelope, plan: Plan, key: wire.Envelope | None = None) -> Answered:
-        assert key is None, "this engine asks for none"
+        assert key is not None, "this engine masks answers"
         if request.header.chunk == self.fail_at:
             raise RetryLaterError("gave up")
         self.chunks.append(request.header.chunk)
-        answer = wire.Envelope(replace(request.header, kind="answer"), self.evaluator.evaluate(request.payload))
+        answer = wire.Envelope(
+            replace(request.header, kind="answer"),
+            self.evaluator.evaluate(request.payload, self.keys[request.header.key]),
+        )
         return Answered(answer, answer.to_bytes(), len(request.to_bytes()), 0.1)
 
 
@@ -158,7 +166,7 @@ TAMPERINGS: dict[str, tuple[Callable[[list[wire.Envelope]], list[wire.Envelope]]
         lambda e: [e[0], replace(e[1], header=replace(e[1].header, request="0" * 32)), e[2]],
         "belongs to another request",
     ),
-    "fewer rows": (lambda e: [replace(e[0], header=replace(e[0].header, rows=7)), *e[1:]], "for 7 rows"),
+    "fewer rows": (lambda e: [replace(e[0], header=replace(e[0].header, rows=7)), *e[1:]], "another number of rows"),
     "too many rows": (lambda e: [replace(e[0], header=replace(e[0].header, rows=5000)), *e[1:]], "more rows"),
     "a request": (lambda e: [replace(x, header=replace(x.header, kind="request")) for x in e], "kind 'request'"),
     "empty": (lambda e: [], "empty"),

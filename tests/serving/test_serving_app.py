@@ -18,11 +18,12 @@ from small_model import records, small_bundle
 from securead import codec
 from securead.client.keys import Keys, make_keys
 from securead.client.service import Offers
-from securead.client.workflow import seal, unseal
+from securead.client.workflow import key_message, seal, unseal
 from securead.errors import FixConfigurationError, FixProgramError, PrivacyRefusedError, RejectMessageError
 from securead.models.bundle import PublicModel
 from securead.program.polynomial import Relu
 from securead.protocols import wire
+from securead.protocols.engine import EvaluationKey
 from securead.serving.app import SECONDS_HEADER, build_app, read_body
 from securead.serving.loaded import LoadedModel, load
 
@@ -70,6 +71,14 @@ def request_message(keys: Keys) -> wire.Envelope:
     return next(seal(keys.submitter, X)).envelope
 
 
+def registered(http: Http, keys: Keys, request: wire.Envelope) -> None:
+    """Have the service hold the key that a request was made with."""
+    key = key_message(keys.submitter, request.header)
+    assert key is not None
+    path = f"/v1/models/tiny/keys/{key.header.key}"
+    assert http.put(path, content=key.to_bytes()).status_code == 204
+
+
 def altered(envelope: wire.Envelope, **fields: object) -> bytes:
     return replace(envelope, header=replace(envelope.header, **fields)).to_bytes()
 
@@ -96,6 +105,7 @@ def test_what_is_offered(http: Http) -> None:
 def test_a_request_is_scored(http: Http, role: str) -> None:
     pair = make_keys(BUNDLE.public, role)  # type: ignore[arg-type]
     sealed = next(seal(pair.submitter, X))
+    registered(http, pair, sealed.envelope)
     reply = http.post(PATH, content=sealed.envelope.to_bytes())
     assert reply.status_code == 200, reply.text
     assert reply.headers["content-type"] == "application/octet-stream"
@@ -139,7 +149,8 @@ MALFORMED: dict[str, Callable[[wire.Envelope], bytes]] = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_malformed_messages(http: Http, request_message: wire.Envelope, name: str) -> None:
+def test_malformed_messages(http: Http, keys: Keys, request_message: wire.Envelope, name: str) -> None:
+    registered(http, keys, request_message)
     check_refusal(http.post(PATH, content=MALFORMED[name](request_message)), 400, "RejectMessageError")
 
 
@@ -195,20 +206,21 @@ def test_max_body_lowers_the_limit(request_message: wire.Envelope) -> None:
     check_refusal(small.post(PATH, content=request_message.to_bytes()), 413, "RejectMessageError")
 
 
-def test_a_full_queue_turns_away(request_message: wire.Envelope) -> None:
+def test_a_full_queue_turns_away(keys: Keys, request_message: wire.Envelope) -> None:
     """One request is being evaluated, one waits, the third is told to come back; the first two are answered."""
     models = load([BUNDLE])
     entered, release = threading.Semaphore(0), threading.Event()
     real = models[0].evaluator(models[0].plan(request_message.header))
 
     class Slow:
-        def evaluate(self, payload: bytes, key: None, *, rows: int) -> bytes:
+        def evaluate(self, payload: bytes, key: EvaluationKey, *, rows: int) -> bytes:
             entered.release()
             release.wait(20)
-            return real.evaluate(payload)
+            return real.evaluate(payload, key)
 
     models[0]._evaluators["ckks", "same"] = Slow()
     app = build_app(models, queue=1)
+    registered(Http(app), keys, request_message)
 
     async def play() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app)
@@ -231,22 +243,25 @@ def test_a_full_queue_turns_away(request_message: wire.Envelope) -> None:
     assert third.headers["retry-after"] == "1"
 
 
-def test_a_bug_says_nothing_of_itself(request_message: wire.Envelope) -> None:
+def test_a_bug_says_nothing_of_itself(keys: Keys, request_message: wire.Envelope) -> None:
     models = load([BUNDLE])
 
     class Broken:
-        def evaluate(self, payload: bytes, key: None, *, rows: int) -> bytes:
+        def evaluate(self, payload: bytes, key: EvaluationKey, *, rows: int) -> bytes:
             raise ZeroDivisionError("the weights are 1, 2, 3")
 
     models[0]._evaluators["ckks", "same"] = Broken()
     http = Http(build_app(models))
+    registered(http, keys, request_message)
     reply = http.post(PATH, content=request_message.to_bytes())
     check_refusal(reply, 500, "InternalError")
     assert "weights" not in reply.text
     assert http.get("/healthz").status_code == 200
 
 
-def test_metrics_count_and_name_no_caller(http: Http, request_message: wire.Envelope) -> None:
+def test_metrics_count_and_name_no_caller(http: Http, keys: Keys, request_message: wire.Envelope) -> None:
+    registered(http, keys, request_message)
+
     def value(line: str) -> float:
         lines = http.get("/metrics").text.splitlines()
         return next((float(x.split()[-1]) for x in lines if x.startswith(line)), 0.0)

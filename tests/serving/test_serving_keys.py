@@ -22,6 +22,7 @@ from test_serving_app import Http, check_refusal
 from securead.client.keys import Keys, make_keys
 from securead.client.workflow import key_message, seal, unseal
 from securead.protocols import wire
+from securead.protocols.ckks.plan import CkksPlan
 from securead.serving.app import build_app
 from securead.serving.loaded import LoadedModel, load
 from securead.serving.registered import RegisteredKeys
@@ -180,7 +181,8 @@ def test_a_key_whose_name_is_another_than_the_engine_finds(
     check_refusal(owner.score(http), 428, "RegisterKeyError")
 
 
-def test_unknown_model_and_models_that_take_no_key(owner: Owner) -> None:
+def test_unknown_model_and_models_that_take_no_key(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CkksPlan, "evaluation_key_bytes", 0)
     http = Http(build_app(load([BUNDLE, small_bundle()])))
     content = owner.key.to_bytes()
     check_refusal(http.put(f"/v1/models/other/keys/{owner.id}", content=content), 404, "FixInputError")

@@ -110,7 +110,7 @@ def test_sigterm_ends_it_cleanly_and_owners_are_never_loaded(tmp_path: Path) -> 
     assert not [name for name in loaded if name.startswith("securead.") and name.endswith(".owner")]
     assert not [name for name in loaded if name.startswith("securead.client")]
     assert "Traceback" not in errors
-    assert "answers of ckks for tiny are not sanitised" in errors
+    assert "not sanitised" not in errors
 
 
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:

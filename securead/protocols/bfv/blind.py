@@ -9,40 +9,22 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import tenseal.sealapi as seal
 
 from securead.data.schema import Array
-from securead.errors import FixInputError, RejectMessageError, UseOtherKeyError
+from securead.errors import FixInputError, RejectMessageError
 from securead.program.program import Program
 from securead.program.table import SecretTable
 from securead.protocols import engine
-from securead.protocols.bfv import messages
+from securead.protocols.bfv import crs, messages
 from securead.protocols.bfv.context import context_for
 from securead.protocols.bfv.layouts import Group, Layout
 from securead.protocols.bfv.plan import BfvPlan, carried
-from securead.protocols.seal import objects
+from securead.protocols.seal import objects, publickeys
 from securead.protocols.seal.objects import Ciphertext, Plaintext
-
-_REGISTER = "Register the public key that belongs to the request's key first."
-
-
-@dataclass(frozen=True)
-class EvaluationKey:
-    """An owner's public key, checked and ready to mask answers for one plan."""
-
-    plan_digest: str
-    key_id: str
-    _encryptor: Any = field(repr=False, compare=False)
-
-    def encryption_of_zero(self) -> Ciphertext:
-        """A fresh one at the top level."""
-        zero = seal.Ciphertext()
-        self._encryptor.encrypt_zero(zero)
-        return zero
+from securead.protocols.seal.publickeys import EvaluationKey
 
 
 def read_evaluation_key(plan: BfvPlan, content: bytes) -> EvaluationKey:
@@ -50,12 +32,8 @@ def read_evaluation_key(plan: BfvPlan, content: bytes) -> EvaluationKey:
 
     Its uniform half is the plan's: a key with a half of its own cannot be expressed.
     """
-    try:
-        key_id, body = messages.KEY_FILES.read("public", plan.digest, content, limit=plan.public_key_bytes)
-    except (FixInputError, UseOtherKeyError) as error:
-        raise RejectMessageError(error.what, value=error.value, remedy=error.remedy) from error
-    encryptor = seal.Encryptor(context_for(plan), messages.unpack_public_key(plan, body))
-    return EvaluationKey(plan.digest, key_id, encryptor)
+    half = crs.uniform_half(plan)
+    return publickeys.read_evaluation_key(messages.KEY_FILES, plan.digest, content, context_for(plan), plan.chain, half)
 
 
 def make_evaluator(plan: BfvPlan, program: Program) -> Evaluator:
@@ -92,10 +70,9 @@ class Evaluator:
         rows, key_id = messages.read_preamble(plan, request, "request")
         if claimed not in (None, rows):
             raise RejectMessageError("a request holds another number of rows than it claims", value=(claimed, rows))
-        if not isinstance(key, EvaluationKey) or (key.plan_digest, key.key_id) != (plan.digest, key_id):
-            raise RejectMessageError("no public key to mask the answer with", value=key_id[:16], remedy=_REGISTER)
+        held = publickeys.require_key(key, plan.digest, key_id)
         queries = messages.ciphertexts(plan, request)
-        parts = [self._answer(group, queries, key) for group in plan.groups(rows)]
+        parts = [self._answer(group, queries, held) for group in plan.groups(rows)]
         return messages.preamble(rows, key_id) + b"".join(parts)
 
     def _answer(self, group: Group, queries: Iterator[Ciphertext], key: EvaluationKey) -> bytes:

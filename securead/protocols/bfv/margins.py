@@ -9,9 +9,7 @@ import math
 from dataclasses import dataclass
 
 from securead.protocols.engine import Role
-
-FLOOD_BITS = 40
-LARGEST_ERROR = 21  # SEAL's centred binomial of 42 bits
+from securead.protocols.seal.noise import FLOOD_BITS, LARGEST_ERROR, public_error
 
 
 def fresh_error(role: Role, ring_dimension: int, special_prime: int) -> int:
@@ -20,12 +18,6 @@ def fresh_error(role: Role, ring_dimension: int, special_prime: int) -> int:
     Role `same` is SEAL's symmetric encryption: one error polynomial. Role `split` is its public-key encryption.
     """
     return LARGEST_ERROR if role == "same" else public_error(ring_dimension, special_prime)
-
-
-def public_error(ring_dimension: int, special_prime: int) -> int:
-    """The same for a public-key encryption: (e u + e1 + e2 s) / P, with u and s ternary, and rounding both parts."""
-    switched = -(-LARGEST_ERROR * (2 * ring_dimension + 1) // special_prime)
-    return switched + (ring_dimension + 2) // 2
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from securead.errors import RejectMessageError
 from securead.protocols.bfv import crs
 from securead.protocols.bfv.context import context_for
 from securead.protocols.bfv.plan import PREAMBLE_BYTES, SEED_BYTES, BfvPlan
-from securead.protocols.seal import objects, packing
+from securead.protocols.seal import objects, packing, publickeys
 from securead.protocols.seal.keyfiles import KeyFiles
 from securead.protocols.seal.objects import REMEDY, Ciphertext
 
@@ -47,7 +47,7 @@ def read_preamble(plan: BfvPlan, payload: bytes, kind: str) -> tuple[int, str]:
 def pack_ciphertext(plan: BfvPlan, value: Ciphertext) -> bytes:
     """A fresh ciphertext as it travels: its seed if it has one, then its polynomials, prime by prime."""
     words, seed = objects.residues(value)
-    return seed + _pack(words, plan.data_primes)
+    return seed + packing.pack_residues(words, plan.data_primes)
 
 
 def ciphertexts(plan: BfvPlan, request: bytes) -> Iterator[Ciphertext]:
@@ -57,7 +57,7 @@ def ciphertexts(plan: BfvPlan, request: bytes) -> Iterator[Ciphertext]:
     polynomials, seed_bytes = (1, SEED_BYTES) if plan.role == "same" else (2, 0)
     for at in range(PREAMBLE_BYTES, len(request), size):
         seed, body = request[at : at + seed_bytes], request[at + seed_bytes : at + size]
-        words = _unpack(body, polynomials, plan.data_primes, plan.ring_dimension)
+        words = packing.unpack_residues(body, polynomials, plan.data_primes, plan.ring_dimension)
         yield objects.encrypted_from_residues(context, level, words, ntt=False, seed=seed)
 
 
@@ -81,27 +81,9 @@ def groups(plan: BfvPlan, answer: bytes, rows: int) -> Iterator[tuple[Array, Arr
 
 def pack_public_key(plan: BfvPlan, b: Array) -> bytes:
     """A public key's content: its half that is not uniform, residues `(primes, N)`."""
-    return _pack(b[None], plan.chain)
+    return packing.pack_residues(b[None], plan.chain)
 
 
 def unpack_public_key(plan: BfvPlan, content: bytes) -> object:
     """SEAL's public key (b, a), or `RejectMessageError`: its length is wrong, or a residue is not below its prime."""
-    if len(content) != plan.public_key_bytes:
-        raise RejectMessageError("a public key has another length than the plan's", value=len(content), remedy=REMEDY)
-    b = _unpack(content, 1, plan.chain, plan.ring_dimension)
-    return objects.public_key_from_residues(context_for(plan), np.concatenate([b, crs.uniform_half(plan)[None]]))
-
-
-def _pack(words: Array, primes: tuple[int, ...]) -> bytes:
-    widths = [prime.bit_length() for prime in primes]
-    return b"".join(packing.pack(row, width) for rows in words for row, width in zip(rows, widths, strict=True))
-
-
-def _unpack(content: bytes, polynomials: int, primes: tuple[int, ...], count: int) -> Array:
-    words, at = np.empty((polynomials, len(primes), count), dtype=np.uint64), 0
-    for polynomial in range(polynomials):
-        for index, prime in enumerate(primes):
-            size = packing.packed_bytes(count, prime.bit_length())
-            words[polynomial, index] = packing.unpack(content[at : at + size], count, prime.bit_length())
-            at += size
-    return words
+    return publickeys.unpack(context_for(plan), plan.chain, crs.uniform_half(plan), content)

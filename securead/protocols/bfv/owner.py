@@ -18,7 +18,7 @@ from securead.protocols.bfv import crs, messages
 from securead.protocols.bfv.context import context_for
 from securead.protocols.bfv.messages import KEY_FILES
 from securead.protocols.bfv.plan import BfvPlan
-from securead.protocols.seal import objects, primes
+from securead.protocols.seal import objects, publickeys
 from securead.protocols.seal.keyfiles import OTHER_KEY
 from securead.protocols.seal.keys import StoredKey, check_decrypts, check_encrypts
 from securead.protocols.seal.sizes import compressed_limit
@@ -37,27 +37,9 @@ class PublicKey(StoredKey):
 
 
 def generate_keys(plan: BfvPlan) -> tuple[SecretKey, PublicKey]:
-    """A fresh key pair for one plan, from SEAL's generator seeded by the operating system.
-
-    The public key is (b, a) with the plan's `a`. SEAL makes a key (p0, p1) with p0 + p1 s = -e for a `p1` of its own;
-    then p0 + (p1 - a) s is b = -(a s + e) with SEAL's e, and that sum is the CKKS decryption of (p0, p1 - a), which
-    SEAL computes, too. Nothing is encrypted under that context: it only holds the same primes as data primes.
-    (p0, p1) is dropped here: with (b, a) it would reveal s.
-    """
-    context, wide = context_for(plan), _wide_context(plan)
-    wide_secret = seal.KeyGenerator(wide).secret_key()
-    words = objects.plaintext_residues(wide_secret)[: plan.ring_dimension * len(plan.chain)]
-    secret = objects.secret_key_from_words(context, words)
-    created = seal.PublicKey()
-    seal.KeyGenerator(context, secret).create_public_key(created)
-    (p0, p1), _ = objects.residues(created)
-    modulus = np.array(plan.chain, dtype=np.uint64)[:, None]
-    moved = np.stack([p0, (p1 + (modulus - crs.uniform_half(plan))) % modulus])
-    sum_of_both = seal.Plaintext()
-    seal.Decryptor(wide, wide_secret).decrypt(
-        objects.ciphertext_from_residues(wide, wide.first_parms_id(), moved, ntt=True), sum_of_both
-    )
-    content = messages.pack_public_key(plan, objects.plaintext_residues(sum_of_both).reshape(p0.shape))
+    """A fresh key pair for one plan, from SEAL's generator seeded by the operating system (`seal.publickeys`)."""
+    secret, b = publickeys.generate(context_for(plan), plan.chain, crs.uniform_half(plan))
+    content = messages.pack_public_key(plan, b)
     key_id = KEY_FILES.key_id(plan.digest, content)
     return SecretKey(plan.digest, key_id, objects.save(secret)), PublicKey(plan.digest, key_id, content)
 
@@ -184,18 +166,6 @@ def _one_hot(plan: BfvPlan, places: Array, slots: int) -> Iterator[Array]:
     order = np.sort((piece * plan.ring_dimension + degrees).ravel())
     for at, part in enumerate(np.split(order, np.searchsorted(order, np.arange(1, pieces) * plan.ring_dimension))):
         yield part[::-1] - at * plan.ring_dimension
-
-
-def _wide_context(plan: BfvPlan) -> Any:
-    """A CKKS context in which all primes of the plan are data primes. Nothing is ever published under it."""
-    parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
-    parameters.set_poly_modulus_degree(plan.ring_dimension)
-    spare = primes.other_than(plan.ring_dimension, plan.chain)
-    parameters.set_coeff_modulus([seal.Modulus(prime) for prime in (*plan.chain, spare)])
-    context = seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.NONE)
-    if not context.parameters_set():
-        raise AssertionError(f"SEAL refuses the plan's primes: {context.parameters_error_message()}")
-    return context
 
 
 def _secret_body(plan: BfvPlan) -> objects.Body:

@@ -22,10 +22,11 @@ from securead.program.program import PublicProgram
 from securead.program.table import PublicTable
 from securead.protocols.bfv import layouts
 from securead.protocols.bfv.layouts import Group, Layout
-from securead.protocols.bfv.margins import FLOOD_BITS, Margins, plain_bits
+from securead.protocols.bfv.margins import Margins, plain_bits
 from securead.protocols.engine import EngineSpec, Role
 from securead.protocols.seal import primes
 from securead.protocols.seal.keyfiles import PREFIX_BYTES
+from securead.protocols.seal.noise import FLOOD_BITS
 from securead.protocols.seal.packing import packed_bytes
 
 ENGINE = EngineSpec(
@@ -272,5 +273,5 @@ def _smallest_change(public: PublicTable, role: Role) -> str:
         largest, plain = (1 << bits) - 1, plain_bits(max(1, public.score_bits - dropped), (1 << bits) - 1)
         for n in RING_DIMENSIONS:
             if data_primes(Margins(n, primes.special_prime(n), plain, role, sum(public.sizes), largest)):
-                return f"Compile with entry_bits={bits}, or with fewer or smaller tables."
+                return f"Compile with weight_bits={bits}, or with fewer or smaller tables."
     return "Compile with fewer or smaller tables."

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+
+from securead.protocols.engine import Role
+from securead.protocols.seal.noise import FLOOD_BITS, public_error
 
 FAILURE_BITS = 64
 _DIRECTIONS_BITS = 4
@@ -28,6 +30,24 @@ _UNIT = 2.0**-53
 # product accounts for sqrt(5): Brent, Percival and Zimmermann 2007). Summed over all stages of a transform of
 # length N as seen from one slot: below 8 units times sqrt(2) / (sqrt(2) - 1) times sqrt(N).
 _TRANSFORM_UNITS = 8 * 3.4143
+
+
+def mask_bound(ring_dimension: int, special_prime: int, degree: int) -> int:
+    """The largest coefficient of the masks' noise, sum over j < degree of s**j times an encryption of zero.
+
+    For every ternary key and all randomness: multiplying by s adds at most N coefficients.
+    """
+    powers: int = sum(ring_dimension**j for j in range(degree))
+    return public_error(ring_dimension, special_prime) * powers
+
+
+def flood_bits(ring_dimension: int, special_prime: int, degree: int) -> int:
+    """Flooding is uniform on [-F, F), F = 2**flood_bits the least power of two above 2**40 N / 2 times `mask_bound`.
+
+    Then leaving the masks' noise out changes the distribution of all N coefficients by at most 2**-40.
+    """
+    noise = mask_bound(ring_dimension, special_prime, degree) * (ring_dimension // 2)
+    return (noise - 1).bit_length() + FLOOD_BITS
 
 
 @dataclass(frozen=True)
@@ -53,7 +73,7 @@ class Tails:
         """A bound on the embedding of a rounding error of one polynomial."""
         return self._embedding(1 / 12)
 
-    def fresh(self, role: Literal["same", "split"], special_prime: int) -> float:
+    def fresh(self, role: Role, special_prime: int) -> float:
         """A bound on the error of a fresh encryption, encoding apart.
 
         Role `same` is SEAL's symmetric encryption: one error polynomial. Role `split` is its public-key encryption,
@@ -66,10 +86,16 @@ class Tails:
 
     def rescale(self, size: int) -> float:
         """A bound on the error that dropping one prime adds to a ciphertext of `size` polynomials."""
-        power, total = 1.0, 0.0
-        for _ in range(size):
-            total, power = total + power, power * self.secret
-        return self.rounding * total
+        return self.rounding * self._powers(size)
+
+    def sanitising(self, special_prime: int, degree: int, flood: int) -> float:
+        """A bound on what an answer's masks and flood, uniform on [-2**flood, 2**flood), add to a slot.
+
+        A sum of the flood and an independent uniform real in a unit interval is uniform, so the flood's proxy is at
+        most a continuous uniform variable's, a third of the square; its mean is -1/2.
+        """
+        zeros = self.fresh("split", special_prime) * self._powers(degree)
+        return zeros + self._embedding(math.ldexp(1.0, 2 * flood) / 3) + self.ring_dimension / 2
 
     def encode(self, largest: float, scale: float) -> float:
         """The encoder's error for values up to `largest`: rounded coefficients, and a transform in doubles."""
@@ -79,6 +105,13 @@ class Tails:
         """The decoder's error: coefficients to doubles, digit by digit beyond 64 bits, and a transform in doubles."""
         digits = self.ring_dimension * 2.0**12 / scale if modulus >> 64 else 0.0
         return digits + self._doubles(largest)
+
+    def _powers(self, count: int) -> float:
+        """1 + B + ... with `count` terms, B the bound on the secret."""
+        power, total = 1.0, 0.0
+        for _ in range(count):
+            total, power = total + power, power * self.secret
+        return total
 
     def _doubles(self, largest: float) -> float:
         return (_TRANSFORM_UNITS + 4) * _UNIT * math.sqrt(self.ring_dimension) * largest

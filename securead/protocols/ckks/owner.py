@@ -1,12 +1,14 @@
 """The half that holds keys: generate, encrypt, decrypt. Only a data owner or a key holder imports it.
 
 Key generation, error sampling, encryption and decryption are SEAL's. Decrypted scores are the key holder's alone:
-whoever learns raw decryptions of a CKKS key can recover it (Li and Micciancio 2021).
+whoever learns raw decryptions of a CKKS key can recover it (Li and Micciancio 2021). A public key's uniform half is not
+SEAL's, nor the owner's choice: SEAL's key is moved to it, by SEAL.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
 from typing import Any
 
 import numpy as np
@@ -14,43 +16,40 @@ import tenseal.sealapi as seal
 
 from securead.data.schema import Array
 from securead.errors import FixInputError, RejectMessageError, UseOtherKeyError
+from securead.protocols.ckks import messages
 from securead.protocols.ckks.context import context_for
-from securead.protocols.ckks.plan import CkksPlan
-from securead.protocols.seal import objects, parts
-from securead.protocols.seal.keyfiles import OTHER_KEY, KeyFiles
+from securead.protocols.ckks.messages import KEY_FILES
+from securead.protocols.ckks.plan import SEED_BYTES, CkksPlan
+from securead.protocols.seal import objects, packing, publickeys
+from securead.protocols.seal.keyfiles import OTHER_KEY
 from securead.protocols.seal.keys import StoredKey, check_decrypts, check_encrypts
-from securead.protocols.seal.sizes import METADATA_BYTES, compressed_limit
-
-_FILES = KeyFiles("ckks")
+from securead.protocols.seal.sizes import compressed_limit
 
 
 class SecretKey(StoredKey):
     """Decrypts, and encrypts in role `same`. `key_id` is its public key's."""
 
-    files, kind = _FILES, "secret"
+    files, kind = KEY_FILES, "secret"
 
 
 class PublicKey(StoredKey):
-    """Encrypts only."""
+    """Masks answers at the service, and encrypts in role `split`."""
 
-    files, kind = _FILES, "public"
+    files, kind = KEY_FILES, "public"
 
 
 def generate_keys(plan: CkksPlan) -> tuple[SecretKey, PublicKey]:
-    """A fresh key pair for one plan, from SEAL's generator seeded by the operating system."""
-    generator = seal.KeyGenerator(context_for(plan))
-    created = seal.PublicKey()
-    generator.create_public_key(created)
-    public = objects.save(created)
-    key_id = _FILES.key_id(plan.digest, public)
-    secret = objects.save(generator.secret_key())
-    return SecretKey(plan.digest, key_id, secret), PublicKey(plan.digest, key_id, public)
+    """A fresh key pair for one plan, from SEAL's generator seeded by the operating system (`seal.publickeys`)."""
+    secret, b = publickeys.generate(context_for(plan), plan.chain, messages.uniform_half(plan))
+    content = packing.pack_residues(b[None], plan.chain)
+    key_id = KEY_FILES.key_id(plan.digest, content)
+    return SecretKey(plan.digest, key_id, objects.save(secret)), PublicKey(plan.digest, key_id, content)
 
 
 def secret_key_from_bytes(plan: CkksPlan, content: bytes) -> SecretKey:
     """Invert `SecretKey.to_bytes`. A key of another plan is `UseOtherKeyError`, a damaged file `FixInputError`."""
     limit = compressed_limit(_secret_body(plan).length)
-    key_id, body = _FILES.read("secret", plan.digest, content, limit=limit)
+    key_id, body = KEY_FILES.read("secret", plan.digest, content, limit=limit)
     key = SecretKey(plan.digest, key_id, body)
     _load_secret(plan, key)
     return key
@@ -58,8 +57,8 @@ def secret_key_from_bytes(plan: CkksPlan, content: bytes) -> SecretKey:
 
 def public_key_from_bytes(plan: CkksPlan, content: bytes) -> PublicKey:
     """Invert `PublicKey.to_bytes`; as `secret_key_from_bytes`, and the key must have the name that it bears."""
-    limit = compressed_limit(_public_body(plan).length)
-    key_id, body = _FILES.read("public", plan.digest, content, limit=limit)
+    limit = publickeys.content_bytes(plan.chain, plan.ring_dimension)
+    key_id, body = KEY_FILES.read("public", plan.digest, content, limit=limit)
     key = PublicKey(plan.digest, key_id, body)
     _load_public(plan, key)
     return key
@@ -81,10 +80,16 @@ class Encryptor:
     """Encrypts chunks of encoded records for one plan."""
 
     def __init__(self, plan: CkksPlan, key: SecretKey | PublicKey) -> None:
-        self._plan = plan
-        context = context_for(plan)
-        loaded = _load_secret(plan, key) if isinstance(key, SecretKey) else _load_public(plan, key)
-        self._encoder, self._encryptor = seal.CKKSEncoder(context), seal.Encryptor(context, loaded)
+        self._plan, self._key_id = plan, key.key_id
+        context = self._context = context_for(plan)
+        self._encoder = seal.CKKSEncoder(context)
+        if isinstance(key, SecretKey):
+            secret = _load_secret(plan, key)
+            self._encryptor = seal.Encryptor(context, secret)
+            self._evaluator, self._decryptor = seal.Evaluator(context), seal.Decryptor(context, secret)
+        else:
+            self._encryptor = seal.Encryptor(context, _load_public(plan, key))
+        self._primes = np.array(plan.data_primes, dtype=np.int64)[:, None]
 
     def encrypt(self, Z: Array) -> bytes:
         """The request payload for integers `(n, width)`, 1 <= n <= rows_per_chunk. Fresh randomness every time."""
@@ -108,23 +113,41 @@ class Encryptor:
             total = sum(term.evaluate(Z.astype(np.int64)) for term in plan.public_terms)
             exact = [math.ldexp(1.0, -plan.score_fraction_bits) * int(t) for t in np.asarray(total)]
             columns.append(self._encrypt_column(np.array(exact)))
-        return parts.pack(columns)
+        return messages.preamble(len(Z), self._key_id) + b"".join(columns)
 
     def _encrypt_column(self, values: Array) -> bytes:
-        plaintext = seal.Plaintext()
+        plaintext, encrypted = seal.Plaintext(), seal.Ciphertext()
         self._encoder.encode(values.tolist(), self._plan.input_scale, plaintext)
         if self._plan.role == "same":
-            return objects.save(self._encryptor.encrypt_symmetric(plaintext))
-        encrypted = seal.Ciphertext()
+            self._encryptor.encrypt_symmetric(plaintext, encrypted)
+            return self._seeded(encrypted)
         self._encryptor.encrypt(plaintext, encrypted)
-        return objects.save(encrypted)
+        words, _ = objects.residues(encrypted)
+        return messages.pack_column(self._plan, words)
+
+    def _seeded(self, encrypted: Any) -> bytes:
+        """SEAL's (c0, c1) moved to a uniform half `a` of a fresh public seed: c0 + (c1 - a) s, with SEAL's error.
+
+        That sum is the decryption of (c0, c1 - a), which SEAL computes. (c0, c1) is dropped here: with the sum it would
+        reveal s. Seeds come from the operating system, never from a counter or a state that a fork could share.
+        """
+        plan, seed = self._plan, secrets.token_bytes(SEED_BYTES)
+        a = np.stack([messages.expand_column(plan, seed, at) for at in range(len(plan.data_primes))])
+        minus = np.zeros((2, *a.shape), dtype=np.uint64)
+        minus[1] = np.where(a == 0, 0, self._primes - a)
+        shift = objects.ciphertext_from_residues(self._context, self._context.first_parms_id(), minus, ntt=True)
+        shift.scale = encrypted.scale
+        self._evaluator.add_inplace(encrypted, shift)
+        moved = seal.Plaintext()
+        self._decryptor.decrypt(encrypted, moved)
+        return messages.pack_column(plan, objects.plaintext_residues(moved).reshape(1, *a.shape), seed)
 
 
 class Decryptor:
     """Decrypts answers for one plan."""
 
     def __init__(self, plan: CkksPlan, key: SecretKey) -> None:
-        self._plan = plan
+        self._plan, self._key_id = plan, key.key_id
         self._context = context_for(plan)
         self._level = objects.level_ids(self._context)[-plan.answer_primes]
         self._encoder = seal.CKKSEncoder(self._context)
@@ -133,17 +156,20 @@ class Decryptor:
     def decrypt(self, answer: bytes, rows: int) -> Array:
         """Float64 scores `(rows,)`. In role `same` without the public terms, which the submitter adds.
 
-        Raises `RejectMessageError` for anything but an answer under this plan, and `UseOtherKeyError` when a slot
-        lies outside the program's range: under another key every slot is noise far beyond it.
+        Raises `RejectMessageError` for anything but an answer under this plan, and `UseOtherKeyError` when it names
+        another key, or a slot lies outside the program's range: under another key every slot is noise far beyond it.
         """
         plan = self._plan
         if not 1 <= rows <= plan.rows_per_chunk:
             raise FixInputError(f"an answer holds 1 to {plan.rows_per_chunk} rows", value=rows)
-        body = objects.whole(plan.answer_ciphertext_bytes)
-        (part,) = parts.unpack(answer, count=1, limit=compressed_limit(body.length))
-        encrypted = objects.load_ciphertext(
-            self._context, part, body, parms_id=self._level, size=plan.answer_size, scale=plan.answer_scale
-        )
+        found, key_id = messages.read_preamble(plan, answer, "answer")
+        if found != rows:
+            raise RejectMessageError("an answer to another number of rows", value=found, remedy=objects.REMEDY)
+        if key_id != self._key_id:
+            raise UseOtherKeyError("another key encrypted this request", value=key_id[:16], remedy=OTHER_KEY)
+        words = messages.answer_residues(plan, answer)
+        encrypted = objects.encrypted_from_residues(self._context, self._level, words, ntt=True)
+        encrypted.scale = plan.answer_scale
         plaintext = seal.Plaintext()
         self._decryptor.decrypt(encrypted, plaintext)
         slots = np.array(self._encoder.decode_double(plaintext))
@@ -160,21 +186,19 @@ def _secret_body(plan: CkksPlan) -> objects.Body:
     return objects.secret(plan.ring_dimension * (len(plan.data_primes) + 1))
 
 
-def _public_body(plan: CkksPlan) -> objects.Body:
-    words = plan.ring_dimension * (len(plan.data_primes) + 1)
-    return objects.whole(METADATA_BYTES + 16 * words)
-
-
 def _load_secret(plan: CkksPlan, key: SecretKey) -> Any:
-    return _load_key(plan, seal.SecretKey, key._content, _secret_body(plan))
+    try:
+        return objects.load(seal.SecretKey, context_for(plan), key._content, _secret_body(plan))
+    except RejectMessageError as error:
+        raise _unreadable(error) from error
 
 
 def _load_public(plan: CkksPlan, key: PublicKey) -> Any:
-    return _load_key(plan, seal.PublicKey, key._content, _public_body(plan))
-
-
-def _load_key(plan: CkksPlan, kind: Any, content: bytes, expected: objects.Body) -> Any:
     try:
-        return objects.load(kind, context_for(plan), content, expected)
+        return publickeys.unpack(context_for(plan), plan.chain, messages.uniform_half(plan), key._content)
     except RejectMessageError as error:
-        raise FixInputError(f"a key cannot be read: {error.what}", remedy="Restore it, or make new keys.") from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: RejectMessageError) -> FixInputError:
+    return FixInputError(f"a key cannot be read: {error.what}", remedy="Restore it, or make new keys.")

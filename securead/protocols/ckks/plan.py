@@ -4,18 +4,18 @@ Guarantees: with `make_plan(public, role)`
 
 * every key and ciphertext is within 128 bits of security by the standard of 2018 and by the guideline of 2024;
 * a decrypted score differs from the integer program's by at most `error_bound <= public.tolerance`, except with
-  probability 2**-64 for a chunk: fresh encryption and encoding errors, the rounding of constants, of rescaling and of
-  SEAL's double-precision transforms, carried through the program by interval arithmetic over `bound_bits` and
-  `gain_bits` (`noise` and `propagate` have the terms, the protocol's SPEC.md the argument);
+  probability 2**-64 for a chunk: fresh encryption and encoding errors, masks and flood, the rounding of rescaling and
+  of SEAL's double-precision transforms (`noise` and `propagate` have the terms, the protocol's SPEC.md the argument);
+* flooding is at least 2**40 N / 2 times the noise of the masks that it hides, in the worst case;
 * the plan is the same, bit for bit, on every machine.
 
-Weights stay integers: a linear layer multiplies by constants and lets the scale grow; only a product that feeds another
-product is rescaled, and the score once at the end. Nothing is relinearised, so there is no evaluation key and an answer
-has degree + 1 polynomials. This module imports no cryptography.
+Weights stay integers, and scales grow: nothing is rescaled, relinearised or switched before the score is masked and
+flooded. An answer has degree + 1 polynomials. This module imports no cryptography.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -23,11 +23,14 @@ from securead import codec
 from securead.errors import FixInputError, FixProgramError
 from securead.program.polynomial import PublicPolynomial, SquaredNorm
 from securead.program.program import PublicProgram
+from securead.protocols.ckks.noise import flood_bits, mask_bound
 from securead.protocols.ckks.remedies import MAX_DEGREE, carried, smallest_changes
-from securead.protocols.ckks.search import Found, search
+from securead.protocols.ckks.search import MAX_PRIME_BITS, Found, answer_scale, search
 from securead.protocols.engine import EngineSpec, Role
 from securead.protocols.seal import primes
-from securead.protocols.seal.sizes import METADATA_BYTES, SEED_BYTES, compressed_limit
+from securead.protocols.seal.keyfiles import PREFIX_BYTES
+from securead.protocols.seal.noise import FLOOD_BITS
+from securead.protocols.seal.packing import residue_bytes
 
 ENGINE = EngineSpec(
     name="ckks",
@@ -35,31 +38,29 @@ ENGINE = EngineSpec(
     roles=("same", "split"),
     operations=("input", "affine", "product"),
     extra="ckks",
+    sanitised=True,
     summary="polynomial programs of degree up to 4 under CKKS in SEAL: one ciphertext a feature, one slot a record",
+    whole_chunks=True,
 )
 
-_COUNT_BYTES = 4
+SEED_BYTES = 32
+PREAMBLE_BYTES = 4 + 32  # of requests and answers: rows u32, key id
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One step under encryption. `level`: primes dropped so far. `scale` multiplies real values.
+    """One step under encryption: its degree in the inputs, and the worst absolute error in real units."""
 
-    `multipliers`: the plaintext scale for each source of an affine step; the score's has one more for the column of
-    public terms. `rescales`: primes dropped after a product. `error`: the worst absolute error in real units.
-    """
-
-    level: int
-    scale: float
-    size: int
+    degree: int
     error: float
-    rescales: int
-    multipliers: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class CkksPlan:
-    """See `securead.protocols.engine.Plan`. A value that breaks a security table cannot be made."""
+    """See `securead.protocols.engine.Plan`. A value that breaks a security table or floods too little cannot be made.
+
+    A step of degree d is encrypted at scale 2**(its fraction bits + d * excess_bits).
+    """
 
     role: Role
     program_digest: str
@@ -71,10 +72,10 @@ class CkksPlan:
     ring_dimension: int
     data_primes: tuple[int, ...]
     special_prime: int
-    input_scale: float
+    excess_bits: int
     steps: tuple[StepPlan, ...]
-    final_rescales: int
-    answer_scale: float
+    answer_primes: int
+    flood_bits: int
     error_bound: float
     result_bound: float
 
@@ -83,26 +84,36 @@ class CkksPlan:
             if not condition:
                 raise FixInputError(what, where="CKKS plan", value=value, remedy="The plan is damaged or foreign.")
 
-        require(self.ring_dimension in primes.RING_DIMENSIONS, "unknown ring dimension", self.ring_dimension)
-        chain = (*self.data_primes, self.special_prime)
+        n, data, chain = self.ring_dimension, self.data_primes, self.chain
+        require(n in primes.RING_DIMENSIONS, "unknown ring dimension", n)
         require(2 <= len(chain) <= 16 and len(set(chain)) == len(chain), "a modulus is a few primes", chain)
-        require(all(primes.is_usable(p, self.ring_dimension) for p in chain), "a modulus SEAL cannot use", chain)
-        limit = primes.modulus_bits_limit(self.ring_dimension)
+        require(all(primes.is_usable(p, n) for p in chain), "a modulus SEAL cannot use", chain)
+        proved = all(primes.MIN_PRIME_BITS <= p.bit_length() <= MAX_PRIME_BITS for p in data)
+        require(proved, "a modulus whose arithmetic is not proved", chain)
+        limit = primes.modulus_bits_limit(n)
         require(self.modulus_bits <= limit, "the modulus is too large for 128 bits of security", self.modulus_bits)
-        require(1 <= self.width and 1 <= len(self.steps), "a plan has inputs and steps", self.width)
-        require(1 <= self.answer_primes and 2 <= self.answer_size <= MAX_DEGREE + 1, "an absurd answer", self.steps[-1])
-        scales = (self.input_scale, self.answer_scale, *(step.scale for step in self.steps))
-        require(all(1 <= s < 2.0**440 for s in scales), "an absurd scale", scales)
-        require(0 < self.error_bound <= self.result_bound, "an absurd error bound", self.error_bound)
+        require(1 <= self.width and 2 <= len(self.steps), "a plan has inputs and steps", self.width)
+        require(1 <= self.answer_primes <= len(data), "an absurd answer", self.answer_primes)
+        require(1 <= self.degree <= MAX_DEGREE, "an absurd degree", self.degree)
+        require(0 <= self.input_fraction_bits <= self.score_fraction_bits, "an absurd scale", self.score_fraction_bits)
+        absurd = self.excess_bits < 0 or self.score_scale_bits >= math.prod(data).bit_length()
+        require(not absurd, "an absurd scale", self.excess_bits)
+        enough = flood_bits(n, self.special_prime, self.degree)
+        require(enough <= self.flood_bits < 2 * limit, "answers could leak", self.flood_bits)
+        require(0 < self.error_bound <= self.result_bound < math.inf, "an absurd error bound", self.error_bound)
+        flood = math.ldexp(1.0, self.flood_bits - self.score_scale_bits)
+        require(flood <= self.error_bound, "the flood drowns the score", self.flood_bits)
+        fits = 2 * self.result_bound * self.answer_scale < math.prod(data[: self.answer_primes])
+        require(self.answer_scale >= 1 and fits, "an answer without room", self.answer_scale)
 
     @property
     def engine(self) -> str:
         return ENGINE.name
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
-        """Names the plan in messages and binds keys to it."""
-        return codec.digest(self, domain="securead.protocols.ckks.plan.v1")
+        """Names the plan in messages, binds keys to it, and fixes the uniform half of every public key."""
+        return codec.digest(self, domain="securead.protocols.ckks.plan.v2")
 
     @property
     def rows_per_chunk(self) -> int:
@@ -113,9 +124,38 @@ class CkksPlan:
         return primes.SECURITY_BITS
 
     @property
+    def chain(self) -> tuple[int, ...]:
+        """All primes of the largest modulus, the special one last."""
+        return (*self.data_primes, self.special_prime)
+
+    @property
     def modulus_bits(self) -> int:
         """Bits of the largest modulus of any key or ciphertext, the special prime included."""
-        return (math.prod(self.data_primes) * self.special_prime).bit_length()
+        return math.prod(self.chain).bit_length()
+
+    @property
+    def degree(self) -> int:
+        """The score's degree in the inputs: one less than the polynomials of an answer."""
+        return self.steps[-1].degree
+
+    @property
+    def input_scale(self) -> float:
+        """What a column's real values are multiplied by, a power of two; of public terms, too."""
+        return math.ldexp(1.0, self.input_fraction_bits + self.excess_bits)
+
+    @property
+    def score_scale_bits(self) -> int:
+        """Bits of the score's scale when it is masked."""
+        return self.score_fraction_bits + self.degree * self.excess_bits
+
+    @property
+    def answer_scale(self) -> float:
+        return answer_scale(self.score_scale_bits, self.data_primes[self.answer_primes :])
+
+    @property
+    def mask_bound(self) -> int:
+        """The largest coefficient of the masks' noise, in the worst case."""
+        return mask_bound(self.ring_dimension, self.special_prime, self.degree)
 
     @property
     def has_public_column(self) -> bool:
@@ -128,55 +168,50 @@ class CkksPlan:
         return self.width + self.has_public_column
 
     @property
-    def answer_primes(self) -> int:
-        return len(self.data_primes) - self.steps[-1].level - self.final_rescales
-
-    @property
     def answer_size(self) -> int:
         """Polynomials in an answer."""
-        return self.steps[-1].size
+        return self.degree + 1
 
     @property
-    def request_ciphertext_bytes(self) -> int:
-        """The exact length of a request's ciphertext once decompressed: seeded in role `same`, whole in `split`."""
-        if self.role == "same":
-            return METADATA_BYTES + SEED_BYTES + 8 * self.ring_dimension * len(self.data_primes)
-        return METADATA_BYTES + 16 * self.ring_dimension * len(self.data_primes)
-
-    @property
-    def answer_ciphertext_bytes(self) -> int:
-        """The exact length of an answer's ciphertext once decompressed."""
-        return METADATA_BYTES + 8 * self.answer_size * self.ring_dimension * self.answer_primes
+    def column_bytes(self) -> int:
+        """One ciphertext of a request: a seed and a packed polynomial in role `same`, two in role `split`."""
+        polynomial = residue_bytes(self.ring_dimension, self.data_primes)
+        return SEED_BYTES + polynomial if self.role == "same" else 2 * polynomial
 
     @property
     def max_request_bytes(self) -> int:
-        return _COUNT_BYTES + self.columns * (_COUNT_BYTES + compressed_limit(self.request_ciphertext_bytes))
-
-    @property
-    def evaluation_key_bytes(self) -> int:
-        return 0
+        """The exact length of every request."""
+        return PREAMBLE_BYTES + self.columns * self.column_bytes
 
     @property
     def max_answer_bytes(self) -> int:
-        return 2 * _COUNT_BYTES + compressed_limit(self.answer_ciphertext_bytes)
+        """The exact length of every answer."""
+        kept = self.data_primes[: self.answer_primes]
+        return PREAMBLE_BYTES + self.answer_size * residue_bytes(self.ring_dimension, kept)
+
+    @property
+    def evaluation_key_bytes(self) -> int:
+        return PREFIX_BYTES + residue_bytes(self.ring_dimension, self.chain)
 
     def describe(self) -> tuple[tuple[str, str], ...]:
         """Name and value pairs for people, in the order they are best read."""
-        limit = primes.modulus_bits_limit(self.ring_dimension)
+        limit, rows = primes.modulus_bits_limit(self.ring_dimension), self.rows_per_chunk
         widths = " + ".join(str(p.bit_length()) for p in self.data_primes)
         return (
             ("engine", "CKKS in SEAL, one ciphertext a feature, one slot a record"),
             ("role", self.role),
             ("security", f"{self.security_bits} bits: modulus {self.modulus_bits} of at most {limit} bits"),
             ("ring dimension", str(self.ring_dimension)),
-            ("records a request", str(self.rows_per_chunk)),
+            ("records a request", str(rows)),
             ("primes, bits", f"{widths}, special {self.special_prime.bit_length()}"),
-            ("input scale, bits", f"{math.log2(self.input_scale):.2f}"),
+            ("scales, bits", f"input {math.log2(self.input_scale):.0f}, score {self.score_scale_bits}"),
             ("answer", f"{self.answer_size} polynomials, {self.answer_primes} primes"),
             ("error bound", f"{self.error_bound:.3g} (fails with probability below 2**-64 a request)"),
-            ("upload, bytes a record at most", f"{self.max_request_bytes / self.rows_per_chunk:.0f}"),
-            ("download, bytes a record at most", f"{self.max_answer_bytes / self.rows_per_chunk:.0f}"),
-            ("evaluation keys", "none"),
+            ("flooding", f"{self.flood_bits} bits, {FLOOD_BITS} above the noise that it hides"),
+            ("reveals", "the scores of the submitter's own, slightly noisy records; unused slots count as records"),
+            ("upload, bytes a record", f"{self.max_request_bytes / rows:.0f} of {rows}"),
+            ("download, bytes a record", f"{self.max_answer_bytes / rows:.0f} of {rows}"),
+            ("public key at the service, bytes", str(self.evaluation_key_bytes)),
         )
 
 
@@ -200,18 +235,6 @@ def plan_from_plain(plain: object) -> CkksPlan:
 
 
 def _as_plan(public: PublicPolynomial, role: Role, found: Found) -> CkksPlan:
-    factors = found.chain.factors
-    steps: list[StepPlan] = []
-    levels = [sum(found.stage_sizes[:stage]) for stage in range(len(found.stage_sizes) + 1)]
-    for step, state in zip(public.steps, found.states, strict=True):
-        level = levels[state.stage]
-        sources = [steps[s].level for s in (getattr(step, "left", None), getattr(step, "right", None)) if s is not None]
-        rescales = level - max(sources) if sources else 0
-        steps.append(StepPlan(level, state.scale.value(factors), state.size, state.error, rescales, state.multipliers))
-    answer_scale = steps[-1].scale
-    final = found.data_primes[found.answer_primes : len(found.data_primes) - steps[-1].level]
-    for prime in reversed(final):
-        answer_scale /= prime
     return CkksPlan(
         role=role,
         program_digest=public.digest,
@@ -220,13 +243,13 @@ def _as_plan(public: PublicPolynomial, role: Role, found: Found) -> CkksPlan:
         input_fraction_bits=public.encoder.fraction_bits,
         public_terms=public.public_terms,
         score_fraction_bits=public.score_fraction_bits,
-        ring_dimension=found.chain.ring_dimension,
+        ring_dimension=found.ring_dimension,
         data_primes=found.data_primes,
-        special_prime=found.chain.special_prime,
-        input_scale=found.chain.input_scale.value(factors),
-        steps=tuple(steps),
-        final_rescales=len(final),
-        answer_scale=answer_scale,
+        special_prime=found.special_prime,
+        excess_bits=found.excess_bits,
+        steps=tuple(StepPlan(state.degree, state.error) for state in found.states),
+        answer_primes=found.answer_primes,
+        flood_bits=found.flood_bits,
         error_bound=found.error_bound,
         result_bound=found.result_bound,
     )

@@ -1,7 +1,7 @@
 """The cheapest parameters that carry a program within its tolerance at 128 bits.
 
-The order of cheapness: ring dimension, words per coefficient (which the time is proportional to), bytes both ways.
-Candidates are ranked with powers of two in the place of primes; the first that also holds with real primes is taken.
+The order of cheapness: ring dimension, bytes both ways, primes (which the time is proportional to). Candidates are
+ranked with powers of two in the place of primes; the first that also holds with real primes is taken.
 """
 
 from __future__ import annotations
@@ -11,44 +11,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from securead.program.polynomial import PublicPolynomial
-from securead.protocols.ckks.noise import Tails
-from securead.protocols.ckks.propagate import (
-    Chain,
-    State,
-    largest,
-    propagate,
-    public_term_bound,
-    stages_needed,
-    tails_for,
-)
+from securead.protocols.ckks.noise import Tails, flood_bits
+from securead.protocols.ckks.propagate import State, largest, propagate, public_term_bound, tails_for
 from securead.protocols.engine import Role
 from securead.protocols.seal import primes
 
 MAX_ANSWER_PRIMES = 2  # SEAL's decoder is exact enough for two 64-bit digits
-MIN_PRIME_BITS = 20
-_INPUT_BITS = (10, 110)
-_STAGE_BITS = (24, 100)
-_ALIGN_BITS = (8, 16, 24, 32, 40)
+MIN_PRIME_BITS, MAX_PRIME_BITS = 20, 50  # what `residues` proves exact
+_MOST_EXCESS = 96
+_EXCESS_CHOICES = 8  # beyond the least: a larger scale leaves more of the tolerance to the answer's rounding
 _MARGIN = 1.0 + 1.0 / 32
-# Hundredths of a byte that a random word of 17, 18, ... 60 bits takes after SEAL's Zstandard (measured).
-_WORD_COST = (
-    *(287, 307, 320, 332, 343, 350, 348, 339),
-    *(388, 406, 420, 433, 444, 447, 440, 429),
-    *(486, 510, 531, 550, 570, 586, 596, 603),
-    *(622, 640, 654, 665, 672, 678, 679, 684),
-    *(704, 719, 732, 742, 749, 753, 754, 756),
-    *(767, 777, 786, 800),
-)
+_LATER_PRIMES = 1.01  # earlier roundings are divided by later primes
 
 
 @dataclass(frozen=True)
 class Found:
     """Parameters and what follows from them. `data_primes` in the order in which they outlive rescaling."""
 
-    chain: Chain
+    ring_dimension: int
+    special_prime: int
+    excess_bits: int
     data_primes: tuple[int, ...]
-    stage_sizes: tuple[int, ...]
     answer_primes: int
+    flood_bits: int
     states: tuple[State, ...]
     error_bound: float
     result_bound: float
@@ -56,173 +41,139 @@ class Found:
 
 @dataclass(frozen=True, order=True)
 class _Candidate:
-    words: int
     traffic: int
-    bits: int
-    stage_bits: int
-    input_bits: int
-    align_bits: int
+    words: int
+    excess_bits: int
     answer: tuple[int, ...]
     dropped: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A program in one role at one ring dimension, and what does not depend on the scale."""
+
+    public: PublicPolynomial
+    role: Role
+    tails: Tails
+    special_prime: int
+    degree: int
+    flood_bits: int
+    reach: float
+
+    @classmethod
+    def of(cls, public: PublicPolynomial, role: Role, ring_dimension: int) -> _Setting:
+        special = primes.special_prime(ring_dimension)
+        flood = flood_bits(ring_dimension, special, public.degree)
+        score = largest(public, len(public.steps) - 1)
+        reach = score + (public_term_bound(public) if role == "split" else 0.0)
+        return cls(public, role, tails_for(public, ring_dimension), special, public.degree, flood, reach)
+
+    def scale_bits(self, excess_bits: int) -> int:
+        """Bits of the score's scale before it is rescaled."""
+        return self.public.score_fraction_bits + self.degree * excess_bits
+
+    def states(self, excess_bits: int) -> list[State]:
+        return propagate(self.public, self.role, excess_bits, self.special_prime, self.tails)
+
+    def sanitised_error(self, excess_bits: int) -> float:
+        """The worst error of the score with its masks and flood, before rescaling."""
+        added = self.tails.sanitising(self.special_prime, self.degree, self.flood_bits)
+        return self.states(excess_bits)[-1].error + math.ldexp(added, -self.scale_bits(excess_bits))
 
 
 def search(public: PublicPolynomial, role: Role) -> Found | None:
     """The cheapest parameters, or None when nothing fits."""
     for ring_dimension in primes.RING_DIMENSIONS:
-        tails = tails_for(public, ring_dimension)
-        for candidate in sorted(_candidates(public, role, tails)):
-            found = _with_primes(public, role, tails, candidate)
+        setting = _Setting.of(public, role, ring_dimension)
+        for candidate in sorted(_candidates(setting)):
+            found = _with_primes(setting, candidate)
             if found is not None:
                 return found
     return None
 
 
-def _candidates(public: PublicPolynomial, role: Role, tails: Tails) -> Iterator[_Candidate]:
-    stages = stages_needed(public)
-    budget = primes.modulus_bits_limit(tails.ring_dimension)
-    budget -= primes.special_prime(tails.ring_dimension).bit_length()
-    stage_choices = [0, *range(_STAGE_BITS[0], _STAGE_BITS[1] + 1)] if stages else [0]
-    for stage_bits in stage_choices:
-        if stage_bits * stages >= budget:
-            break
-        for align_bits in _ALIGN_BITS:
-            exact = _inexact_sources(public, role, tails, stage_bits) == 0
-            low = _least_input_bits(public, role, tails, stage_bits, align_bits)
-            for input_bits in range(low, min(low + 4, _INPUT_BITS[1])) if low is not None else ():
-                candidate = _lay_out(public, role, tails, stage_bits, input_bits, align_bits)
-                if candidate is not None and candidate.bits <= budget:
-                    yield candidate
-            if exact:
-                break
+def _candidates(setting: _Setting) -> Iterator[_Candidate]:
+    ring_dimension = setting.tails.ring_dimension
+    budget = primes.modulus_bits_limit(ring_dimension) - setting.special_prime.bit_length()
+    least = _least_excess(setting)
+    for excess_bits in range(least, least + _EXCESS_CHOICES) if least is not None else ():
+        candidate = _lay_out(setting, excess_bits)
+        if candidate is not None and sum(candidate.answer + candidate.dropped) <= budget:
+            yield candidate
 
 
-def _inexact_sources(public: PublicPolynomial, role: Role, tails: Tails, stage_bits: int) -> int:
-    """How many affine steps mix scales whose ratio is no power of two (only then does `align_bits` matter)."""
-    states = propagate(public, _nominal(public, role, tails, stage_bits, 60, 20), tails)
-    return sum(
-        len({states[source].scale.powers for source in step.sources}) > 1
-        for step in public.steps
-        if hasattr(step, "sources")
-    )
-
-
-def _least_input_bits(
-    public: PublicPolynomial, role: Role, tails: Tails, stage_bits: int, align_bits: int
-) -> int | None:
-    """The smallest input scale whose errors before the final rescaling stay within the tolerance (by bisection)."""
-
-    def fits(input_bits: int) -> bool:
-        chain = _nominal(public, role, tails, stage_bits, input_bits, align_bits)
-        return propagate(public, chain, tails)[-1].error < public.tolerance
-
-    low, high = _INPUT_BITS
-    if not fits(high):
+def _least_excess(setting: _Setting) -> int | None:
+    """The smallest excess whose errors before rescaling stay within the tolerance (by bisection)."""
+    low, high = 0, _MOST_EXCESS
+    if setting.sanitised_error(high) >= setting.public.tolerance:
         return None
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle + 1, high)
+        fits = setting.sanitised_error(middle) < setting.public.tolerance
+        low, high = (low, middle) if fits else (middle + 1, high)
     return low
 
 
-def _nominal(
-    public: PublicPolynomial, role: Role, tails: Tails, stage_bits: int, input_bits: int, align_bits: int
-) -> Chain:
-    factors = (1 << stage_bits,) * (stages_needed(public) if stage_bits else 0)
-    special = primes.special_prime(tails.ring_dimension)
-    return Chain(role, tails.ring_dimension, special, input_bits, factors, align_bits)
-
-
-def _lay_out(
-    public: PublicPolynomial, role: Role, tails: Tails, stage_bits: int, input_bits: int, align_bits: int
-) -> _Candidate | None:
-    """Split the modulus into what rescaling drops, what the final rescaling drops, and what the answer keeps."""
-    chain = _nominal(public, role, tails, stage_bits, input_bits, align_bits)
-    score = propagate(public, chain, tails)[-1]
-    reach, scale = _result_bound(public, role) + public.tolerance, score.scale.value(chain.factors)
-    room = public.tolerance - score.error - tails.decode(reach, 1.0, 0)
+def _lay_out(setting: _Setting, excess_bits: int) -> _Candidate | None:
+    """Split the modulus into what the answer keeps and what rescaling drops."""
+    public, tails, size = setting.public, setting.tails, setting.degree + 1
+    reach, scale_bits = setting.reach + public.tolerance, setting.scale_bits(excess_bits)
+    room = public.tolerance - setting.sanitised_error(excess_bits) - tails.decode(reach, 1.0, 0)
     if room <= 0:
         return None
-    least_scale = (tails.rescale(score.size) * 1.01 + tails.ring_dimension * 2.0**12) / room
-    total = max(_bits(2 * reach * scale * _MARGIN), _bits(scale) + 2, MIN_PRIME_BITS)
-    keep = max(_bits(2 * reach * min(scale, least_scale) * _MARGIN), _bits(least_scale) + 2, MIN_PRIME_BITS)
-    keep = min(keep, total)
-    words = -(-total // primes.MAX_PRIME_BITS)
-    for drops in range(words - 1, -1, -1):
-        kept = max(keep, total - primes.MAX_PRIME_BITS * drops)
-        answer_words = words - drops
-        if kept <= primes.MAX_PRIME_BITS * answer_words and answer_words <= MAX_ANSWER_PRIMES:
-            dropped = _split(total - kept, drops)
-            stages = _split(stage_bits, -(-stage_bits // primes.MAX_PRIME_BITS)) * stages_needed(public)
-            answer = _split(kept, answer_words)
-            if min(*answer, *dropped, *stages, 99) < MIN_PRIME_BITS:
-                continue
-            bits = sum(answer) + sum(dropped) + sum(stages)
-            length = len(answer) + len(dropped) + len(stages)
-            columns = public.encoder.width + (role == "split" and bool(public.public_terms))
-            up, down = _traffic(answer + dropped + stages), _traffic(answer)
-            traffic = columns * up * (1 if role == "same" else 2) + score.size * down
-            return _Candidate(length, traffic, bits, stage_bits, input_bits, align_bits, answer, dropped)
-    return None
-
-
-def _with_primes(public: PublicPolynomial, role: Role, tails: Tails, candidate: _Candidate) -> Found | None:
-    """The candidate with real primes, if every inequality still holds."""
-    stages = stages_needed(public) if candidate.stage_bits else 0
-    group = -(-candidate.stage_bits // primes.MAX_PRIME_BITS)
-    stage_bits = _split(candidate.stage_bits, group) * stages
-    chosen = primes.choose(tails.ring_dimension, candidate.answer + candidate.dropped + stage_bits)
-    special = primes.special_prime(tails.ring_dimension)
-    limit = primes.modulus_bits_limit(tails.ring_dimension)
-    if chosen is None or (math.prod(chosen) * special).bit_length() > limit:
+    least_scale = (_LATER_PRIMES * tails.rescale(size) + tails.ring_dimension * 2.0**12) / room
+    inputs = _bits(2 * public.encoder.limit) + public.encoder.fraction_bits + excess_bits
+    total = max(_bits(2 * reach * _MARGIN) + scale_bits, scale_bits + 2, inputs + 2, MIN_PRIME_BITS)
+    rest = scale_bits - _bits(least_scale)  # what rescaling may take from the score's scale
+    keep = max(total - rest, _bits(least_scale) + 2, MIN_PRIME_BITS)
+    rest = total - keep
+    if rest < MIN_PRIME_BITS:
+        keep, rest = total, 0
+    answer_words = -(-keep // MAX_PRIME_BITS)
+    if answer_words > MAX_ANSWER_PRIMES:
         return None
-    fixed = len(candidate.answer) + len(candidate.dropped)
-    # SEAL drops the last prime first, so the first stage's primes come last.
-    groups = [chosen[fixed + j * group : fixed + (j + 1) * group] for j in range(stages)]
-    factors = tuple(math.prod(g) for g in groups)
-    data = chosen[:fixed] + tuple(p for g in reversed(groups) for p in g)
-    chain = Chain(role, tails.ring_dimension, special, candidate.input_bits, factors, candidate.align_bits)
-    states = tuple(propagate(public, chain, tails))
-    return _checked(public, role, tails, chain, data, (group,) * stages, len(candidate.answer), states)
+    answer, dropped = _split(keep, answer_words), _split(rest, -(-rest // MAX_PRIME_BITS))
+    columns = public.encoder.width + (setting.role == "split" and bool(public.public_terms))
+    polynomials = columns * (1 if setting.role == "same" else 2)
+    traffic = polynomials * (keep + rest) + size * keep
+    return _Candidate(traffic, len(answer) + len(dropped), excess_bits, answer, dropped)
 
 
-def _checked(
-    public: PublicPolynomial,
-    role: Role,
-    tails: Tails,
-    chain: Chain,
-    data: tuple[int, ...],
-    stage_sizes: tuple[int, ...],
-    answer_primes: int,
-    states: tuple[State, ...],
-) -> Found | None:
-    score = states[-1]
-    dropped = data[answer_primes : len(data) - sum(stage_sizes)]
-    modulus, scale = math.prod(data[:answer_primes]), score.scale.value(chain.factors)
+def _with_primes(setting: _Setting, candidate: _Candidate) -> Found | None:
+    """The candidate with real primes, if every inequality still holds."""
+    n, public = setting.tails.ring_dimension, setting.public
+    data = primes.choose(n, candidate.answer + candidate.dropped)
+    if data is None or (math.prod(data) * setting.special_prime).bit_length() > primes.modulus_bits_limit(n):
+        return None
+    kept, scale_bits = len(candidate.answer), setting.scale_bits(candidate.excess_bits)
+    modulus, scale = math.prod(data[:kept]), answer_scale(scale_bits, data[kept:])
+    error = setting.sanitised_error(candidate.excess_bits)
+    error += _LATER_PRIMES * setting.tails.rescale(setting.degree + 1) / scale if candidate.dropped else 0.0
+    error += setting.tails.decode(setting.reach + error, scale, modulus)
+    result = setting.reach + error
+    if error > public.tolerance or 2 * result * scale >= float(modulus):
+        return None
+    if scale_bits >= math.prod(data).bit_length() or _bits(scale) >= modulus.bit_length():
+        return None  # SEAL wants room above every scale
+    return Found(
+        ring_dimension=n,
+        special_prime=setting.special_prime,
+        excess_bits=candidate.excess_bits,
+        data_primes=data,
+        answer_primes=kept,
+        flood_bits=setting.flood_bits,
+        states=tuple(setting.states(candidate.excess_bits)),
+        error_bound=error,
+        result_bound=result,
+    )
+
+
+def answer_scale(scale_bits: int, dropped: tuple[int, ...]) -> float:
+    """A scale of a power of two after rescaling by `dropped`, last prime first."""
+    scale = math.ldexp(1.0, scale_bits)
     for prime in reversed(dropped):
         scale /= prime
-    result = _result_bound(public, role)
-    error = score.error + (1.01 * tails.rescale(score.size) / scale if dropped else 0.0)
-    error += tails.decode(result + error, scale, modulus)
-    at_end = math.prod(data[: len(data) - sum(stage_sizes)]).bit_length()
-    if error > public.tolerance or 2 * (result + error) * scale >= float(modulus):
-        return None
-    if _bits(score.scale.value(chain.factors)) >= at_end or _bits(scale) >= modulus.bit_length():
-        return None  # SEAL wants room above every scale
-    for at, state in enumerate(states):  # and above every constant, which no value is smaller than
-        level = math.prod(data[: len(data) - sum(stage_sizes[: state.stage])]).bit_length()
-        if _bits(largest(public, at) * state.scale.value(chain.factors)) >= level:
-            return None
-    return Found(chain, data, stage_sizes, answer_primes, states, error, result + error)
-
-
-def _result_bound(public: PublicPolynomial, role: Role) -> float:
-    """The largest magnitude of what is decrypted, in score units."""
-    score = largest(public, len(public.steps) - 1)
-    return score + (public_term_bound(public) if role == "split" else 0.0)
-
-
-def _traffic(widths: tuple[int, ...]) -> int:
-    return sum(_WORD_COST[width - 17] for width in widths)
+    return scale
 
 
 def _bits(value: float) -> int:

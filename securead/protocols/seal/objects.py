@@ -83,19 +83,7 @@ def save(value: Any) -> bytes:
 
 def load(kind: Any, context: Context, content: bytes, expected: Body) -> Any:
     """A SEAL object of type `kind` whose decompressed body is exactly as expected, or `RejectMessageError`."""
-    return _load_body(kind, context, _inflate(content, expected), content[3:5])
-
-
-def load_ciphertext(
-    context: Context, content: bytes, expected: Body, *, parms_id: Any, size: int, scale: float
-) -> Ciphertext:
-    """A ciphertext of exactly this level, size and scale, in NTT form and not transparent."""
-    value = load(seal.Ciphertext, context, content, expected)
-    if value.parms_id() != parms_id or value.size() != size or not value.is_ntt_form():
-        raise RejectMessageError("a ciphertext has another level, size or form than the plan's", remedy=REMEDY)
-    if value.scale != scale:
-        raise RejectMessageError("a ciphertext has another scale than the plan's", value=value.scale, remedy=REMEDY)
-    return _not_transparent(value)
+    return _load_body(kind, context, content[3:5], _inflate(content, expected))
 
 
 def residues(value: Ciphertext) -> tuple[Array, bytes]:
@@ -139,21 +127,22 @@ def public_key_from_residues(context: Context, words: Array) -> Any:
 
 def secret_key_from_words(context: Context, words: Array) -> Any:
     """SEAL's secret key with these words, residues in NTT form by prime: relabelled, not computed with."""
-    array = _array(words)
-    body = _PLAINTEXT.pack(*context.key_parms_id(), words.size, 1.0) + array
-    return _load_body(seal.SecretKey, context, body, _version())
+    metadata = _PLAINTEXT.pack(*context.key_parms_id(), words.size, 1.0)
+    return _load_body(seal.SecretKey, context, _version(), metadata, *_array(words))
 
 
 def _from_residues(kind: Any, context: Context, parms_id: Any, words: Array, *, ntt: bool, seed: bytes = b"") -> Any:
     polynomials, primes, dimension = words.shape
     metadata = _CIPHERTEXT.pack(*parms_id, ntt, polynomials + bool(seed), dimension, primes, 1.0, 1)
     tail = _header(SEED_BYTES) + bytes([_BLAKE2XB]) + seed if seed else b""
-    return _load_body(kind, context, metadata + _array(words) + tail, _version())
+    return _load_body(kind, context, _version(), metadata, *_array(words), tail)
 
 
-def _array(words: Array) -> bytes:
-    content = _COUNT.pack(words.size) + np.ascontiguousarray(words, dtype="<u8").tobytes()
-    return _header(HEADER_BYTES + len(content)) + content
+def _array(words: Array) -> tuple[bytes, bytes, memoryview]:
+    """An array of words in three parts, none of which is a copy."""
+    content = np.ascontiguousarray(words, dtype="<u8")
+    header = _header(HEADER_BYTES + _COUNT.size + content.nbytes)
+    return header, _COUNT.pack(content.size), content.data.cast("B")
 
 
 def _not_transparent(value: Ciphertext) -> Ciphertext:
@@ -174,9 +163,10 @@ def _version() -> bytes:
     return save(seal.Plaintext())[3:5]
 
 
-def _load_body(kind: Any, context: Context, body: bytes, version: bytes) -> Any:
+def _load_body(kind: Any, context: Context, version: bytes, *body: bytes | memoryview) -> Any:
     value = kind()
-    with memory_path(_header(HEADER_BYTES + len(body), version) + body) as path:
+    header = _header(HEADER_BYTES + sum(map(len, body)), version)
+    with memory_path(b"".join((header, *body))) as path:
         try:
             value.load(context, path)
         except SEAL_ERRORS as error:

@@ -53,3 +53,25 @@ def _places(count: int, width: int) -> tuple[Array, Array, Array]:
     word = start >> 6
     first = np.flatnonzero(np.diff(word, prepend=-1))
     return word, (start & 63).astype(np.uint64), first
+
+
+def residue_bytes(ring_dimension: int, primes: tuple[int, ...]) -> int:
+    """The length of one packed polynomial."""
+    return sum(packed_bytes(ring_dimension, prime.bit_length()) for prime in primes)
+
+
+def pack_residues(words: Array, primes: tuple[int, ...]) -> bytes:
+    """Pack residues uint64 `(polynomials, primes, N)` prime by prime, each in the width of its prime."""
+    widths = [prime.bit_length() for prime in primes]
+    return b"".join(pack(row, width) for rows in words for row, width in zip(rows, widths, strict=True))
+
+
+def unpack_residues(content: bytes, polynomials: int, primes: tuple[int, ...], count: int) -> Array:
+    """Invert `pack_residues`: uint64 `(polynomials, primes, count)`, not compared with their primes."""
+    words, at = np.empty((polynomials, len(primes), count), dtype=np.uint64), 0
+    for polynomial in range(polynomials):
+        for index, prime in enumerate(primes):
+            size = packed_bytes(count, prime.bit_length())
+            words[polynomial, index] = unpack(content[at : at + size], count, prime.bit_length())
+            at += size
+    return words

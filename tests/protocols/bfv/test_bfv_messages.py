@@ -17,7 +17,7 @@ from securead.errors import FixInputError, RejectMessageError, UseOtherKeyError
 from securead.protocols.bfv import blind, crs, messages, owner
 from securead.protocols.bfv.context import context_for
 from securead.protocols.bfv.plan import PREAMBLE_BYTES
-from securead.protocols.seal import objects
+from securead.protocols.seal import objects, publickeys
 
 
 def request_of(role: Role = "same", rows: int = 2) -> bytes:
@@ -229,8 +229,8 @@ def test_the_uniform_half_is_uniform_and_depends_on_plan_and_prime() -> None:
         counts, _ = np.histogram(row, bins=16, range=(0, prime))
         assert ((counts - 256) ** 2).sum() / 256 < 66.3
     assert not (crs.uniform_half(small("same", 1).plan) == half).all(axis=1).any()
-    assert (crs.expand(plan.digest, 0, plan.chain[0], 8) == half[0, :8]).all()
-    assert (crs.expand(plan.digest, 1, plan.chain[0], 8) != half[0, :8]).any()
+    n, first = plan.ring_dimension, plan.chain[0]
+    assert not (publickeys.uniform_half(crs.DOMAIN, plan.digest, (first, first), n)[1] == half[0]).any()
 
 
 def test_more_rows_than_claimed_are_refused() -> None:

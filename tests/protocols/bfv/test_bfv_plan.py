@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_refused_with_a_remedy_that_works(monkeypatch: pyte
     too_fine = programs.forest(100, 6, entry_bits=14)
     with pytest.raises(FixProgramError) as caught:
         make_plan(too_fine.public, "split")
-    (bits,) = map(int, re.findall(r"entry_bits=(\d+)", caught.value.remedy))
+    (bits,) = map(int, re.findall(r"weight_bits=(\d+)", caught.value.remedy))
     assert make_plan(programs.forest(100, 6, entry_bits=bits).public, "split")
     with pytest.raises(FixProgramError):
         make_plan(programs.forest(100, 6, entry_bits=bits + 1).public, "split")

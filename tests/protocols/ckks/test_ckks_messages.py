@@ -1,4 +1,4 @@
-"""Hostile and mistaken input: payloads, ciphertexts of other shapes, keys."""
+"""Hostile and mistaken input: payloads, residues beyond their primes, keys."""
 
 from __future__ import annotations
 
@@ -9,82 +9,94 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tenseal.sealapi as seal
-import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from securead.checks import programs
 from securead.errors import FixInputError, RejectMessageError, UseOtherKeyError
 from securead.program.program import Program
-from securead.protocols.ckks import blind, owner
-from securead.protocols.ckks.context import context_for
-from securead.protocols.ckks.plan import CkksPlan, make_plan
-from securead.protocols.seal import objects, parts
+from securead.protocols.ckks import blind, messages, owner
+from securead.protocols.ckks.circuit import Circuit
+from securead.protocols.ckks.plan import PREAMBLE_BYTES, SEED_BYTES, CkksPlan, make_plan
+from securead.protocols.ckks.sanitise import Sanitiser
+from securead.protocols.seal import packing
+
+Setting = tuple[Program, CkksPlan, owner.SecretKey, owner.PublicKey]
+
+
+def setting(role: str = "same", seed: int = 0) -> Setting:
+    return made(role, seed)
 
 
 @cache
-def setting(role: str = "same", seed: int = 0) -> tuple[Program, CkksPlan, owner.SecretKey, owner.PublicKey]:
+def made(role: str, seed: int) -> Setting:
     program = programs.small_quadratic(seed=seed)
     plan = make_plan(program.public, role)
     return program, plan, *owner.generate_keys(plan)
 
 
 @cache
+def service(role: str = "same", seed: int = 0) -> tuple[blind.Evaluator, blind.EvaluationKey]:
+    program, plan, _, public = setting(role, seed)
+    return blind.make_evaluator(plan, program), blind.read_evaluation_key(plan, public.to_bytes())
+
+
+@cache
 def exchange(role: str = "same") -> tuple[bytes, bytes]:
-    program, plan, secret, public = setting(role)
+    _, plan, secret, public = setting(role)
     request = owner.make_encryptor(plan, secret if role == "same" else public).encrypt(np.ones((2, 4), dtype=np.int64))
-    return request, blind.make_evaluator(plan, program).evaluate(request)
-
-
-def parts_of(payload: bytes) -> list[bytes]:
-    (count,) = struct.unpack_from("<I", payload)
-    return parts.unpack(payload, count=count, limit=1 << 30)
+    evaluator, key = service(role)
+    return request, evaluator.evaluate(request, key)
 
 
 def refused(payload: bytes, role: str = "same") -> str:
-    program, plan, *_ = setting(role)
+    evaluator, key = service(role)
     with pytest.raises(RejectMessageError) as caught:
-        blind.make_evaluator(plan, program).evaluate(payload)
+        evaluator.evaluate(payload, key)
     return str(caught.value)
 
 
-def symmetric(plan: CkksPlan, *, scale: float | None = None, level: int = 0) -> bytes:
-    """One ciphertext of a stranger with full control over its scale and level."""
-    context = context_for(plan)
-    encryptor = seal.Encryptor(context, seal.KeyGenerator(context).secret_key())
-    plaintext = seal.Plaintext()
-    level_id = objects.level_ids(context)[level]
-    seal.CKKSEncoder(context).encode([1.0], level_id, scale or plan.input_scale, plaintext)
-    return objects.save(encryptor.encrypt_symmetric(plaintext))
-
-
-@settings(max_examples=150)
-@given(st.data())
-def test_changed_requests_never_crash(data: st.DataObject) -> None:
-    """Any change is refused, or is another well-formed ciphertext; nothing else is ever raised."""
-    program, plan, *_ = setting()
-    request = bytearray(exchange()[0])
+def changed(payload: bytes, data: st.DataObject) -> bytes:
+    """One to three changes of a payload: bits, the preamble, length, a splice of large words."""
+    content = bytearray(payload)
     for _ in range(data.draw(st.integers(1, 3))):
-        match data.draw(st.sampled_from(["flip", "flip head", "cut", "grow", "splice"])):
+        at = data.draw(st.integers(0, max(0, len(content) - 1)))
+        match data.draw(st.sampled_from(["flip", "head", "cut", "grow", "ones", "splice"])):
             case "flip":
-                request[data.draw(st.integers(0, len(request) - 1))] ^= data.draw(st.integers(1, 255))
-            case "flip head":
-                request[data.draw(st.integers(0, min(200, len(request) - 1)))] ^= data.draw(st.integers(1, 255))
+                content[at : at + 1] = bytes([data.draw(st.integers(0, 255))])
+            case "head":
+                content[data.draw(st.integers(0, PREAMBLE_BYTES - 1)) :][:1] = b"\0"
+                content[:4] = data.draw(st.sampled_from([content[:4], b"\0\0\0\0", b"\1\0\0\0", b"\xff\xff\xff\xff"]))
             case "cut":
-                del request[data.draw(st.integers(1, len(request) - 1)) :]
+                del content[max(at, 1) :]
             case "grow":
-                request += data.draw(st.binary(min_size=1, max_size=64))
+                content += data.draw(st.binary(min_size=1, max_size=64))
+            case "ones":
+                content[at : at + 16] = b"\xff" * len(content[at : at + 16])
             case _:
-                at = data.draw(st.integers(0, len(request) - 1))
-                request[at : at + 8] = data.draw(st.binary(min_size=8, max_size=8))
-        if len(request) < 2:
-            break
+                content[at : at + 8] = data.draw(st.binary(min_size=8, max_size=8))
+    return bytes(content)
+
+
+@pytest.mark.parametrize("role", ["same", "split"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_changed_requests_never_crash(role: str, data: st.DataObject) -> None:
+    """Any change is refused, or is another well-formed request; nothing else is ever raised."""
+    evaluator, key = service(role)
     with contextlib.suppress(RejectMessageError):
-        assert blind.make_evaluator(plan, program).evaluate(bytes(request))
+        assert len(evaluator.evaluate(changed(exchange(role)[0], data), key)) == setting(role)[1].max_answer_bytes
 
 
-@settings(max_examples=60)
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_changed_answers_never_crash(data: st.DataObject) -> None:
+    _, plan, secret, _ = setting()
+    with contextlib.suppress(RejectMessageError, UseOtherKeyError):
+        assert owner.make_decryptor(plan, secret).decrypt(changed(exchange()[1], data), 2).shape == (2,)
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=300))
 def test_noise_is_refused(noise: bytes) -> None:
     refused(noise)
@@ -93,63 +105,87 @@ def test_noise_is_refused(noise: bytes) -> None:
         owner.make_decryptor(plan, secret).decrypt(noise, 1)
 
 
-def test_ciphertexts_of_other_shapes_are_refused() -> None:
-    _, plan, *_ = setting()
-    honest = parts_of(exchange()[0])
-    whole = parts_of(exchange("split")[0])[0]
-    assert "scale" in refused(parts.pack([*honest[:-1], symmetric(plan, scale=plan.input_scale * 2)]))
-    assert "size" in refused(parts.pack([*honest[:-1], symmetric(plan, level=1)]))
-    assert refused(parts.pack([*honest[:-1], whole]))
-    assert refused(parts.pack([*honest, honest[0]]))
-    assert refused(parts.pack(honest[:-1]))
-    assert refused(exchange()[1])
-
-
-def test_a_hidden_bomb_is_refused_before_seal_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither an outer nor an inner compression can inflate beyond what the plan says."""
-    _, plan, *_ = setting()
-    honest = parts_of(exchange()[0])
-    body = bytearray(zstandard.ZstdDecompressor().decompressobj().decompress(honest[0][16:]))
-
-    def forge(content: bytes) -> bytes:
-        compressed = zstandard.compress(content)
-        return honest[0][:8] + struct.pack("<Q", 16 + len(compressed)) + compressed
-
-    monkeypatch.setattr(seal, "Ciphertext", lambda: pytest.fail("SEAL was handed a bomb"))
-    assert refused(parts.pack([forge(bytes(256 << 20)), *honest[1:]]))
-    body[73 + 5] = 2
-    assert refused(parts.pack([forge(bytes(body)), *honest[1:]]))
-    assert len(body) == plan.request_ciphertext_bytes
-
-
-def test_unencrypted_columns_are_refused() -> None:
-    """A transparent ciphertext would make SEAL fail in the middle of the evaluation."""
-    honest = parts_of(exchange("split")[0])
-    body = bytearray(zstandard.ZstdDecompressor().decompressobj().decompress(honest[0][16:]))
-    half = (len(body) - 97) // 2
-    body[97 + half :] = bytes(half)
-    compressed = zstandard.compress(bytes(body))
-    forged = honest[0][:8] + struct.pack("<Q", 16 + len(compressed)) + compressed
-    assert refused(parts.pack([forged, *honest[1:]]), "split")
-
-
-def test_residues_beyond_their_prime_are_refused() -> None:
-    honest = parts_of(exchange("split")[0])
-    body = bytearray(zstandard.ZstdDecompressor().decompressobj().decompress(honest[0][16:]))
-    body[97 : 97 + 8] = b"\xff" * 8
-    compressed = zstandard.compress(bytes(body))
-    forged = honest[0][:8] + struct.pack("<Q", 16 + len(compressed)) + compressed
-    assert "SEAL refuses" in refused(parts.pack([forged, *honest[1:]]), "split")
+@pytest.mark.parametrize("role", ["same", "split"])
+def test_payloads_of_other_lengths_rows_and_keys_are_refused(role: str) -> None:
+    request, answer = exchange(role)
+    for bad in (b"", request[:-1], request + b"\0", answer, exchange("split" if role == "same" else "same")[0]):
+        assert "length" in refused(bad, role)
+    for rows in (0, setting(role)[1].rows_per_chunk + 1, 2**32 - 1):
+        assert "rows" in refused(struct.pack("<I", rows) + request[4:], role)
+    assert "public key" in refused(request[:4] + bytes(32) + request[36:], role)
+    evaluator, _ = service(role)
+    with pytest.raises(RejectMessageError, match="public key"):
+        evaluator.evaluate(request)
+    with pytest.raises(RejectMessageError, match="number of rows"):
+        evaluator.evaluate(request, service(role)[1], rows=3)
+    assert evaluator.evaluate(request, service(role)[1], rows=2)
 
 
 @pytest.mark.parametrize("role", ["same", "split"])
-def test_a_wrong_key_is_noticed_even_for_one_row(role: str) -> None:
+def test_residues_at_or_above_their_prime_are_refused_before_any_work(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first and last polynomial and modulo every prime, the prime itself and the largest packed number."""
     _, plan, *_ = setting(role)
-    for _ in range(5):
+    monkeypatch.setattr(Circuit, "block", lambda *_: pytest.fail("evaluated a bad request"))
+    monkeypatch.setattr(Sanitiser, "sanitise", lambda *_: pytest.fail("masked a bad request"))
+    request, n = exchange(role)[0], plan.ring_dimension
+    polynomial = packing.residue_bytes(n, plan.data_primes)
+    starts = {
+        "same": (PREAMBLE_BYTES + SEED_BYTES, len(request) - polynomial),
+        "split": (PREAMBLE_BYTES, PREAMBLE_BYTES + polynomial, len(request) - polynomial),
+    }
+    for start in starts[role]:
+        at = start
+        for prime in plan.data_primes:
+            size = packing.packed_bytes(n, prime.bit_length())
+            words = packing.unpack(request[at : at + size], n, prime.bit_length())
+            for place, value in ((0, prime), (n - 1, (1 << prime.bit_length()) - 1)):
+                bad = words.copy()
+                bad[place] = value
+                content = packing.pack(bad, prime.bit_length())
+                assert "below its prime" in refused(request[:at] + content + request[at + size :], role)
+            at += size
+
+
+def test_answers_with_residues_beyond_their_prime_are_refused() -> None:
+    _, plan, secret, _ = setting()
+    answer = bytearray(exchange()[1])
+    answer[PREAMBLE_BYTES : PREAMBLE_BYTES + 16] = b"\xff" * 16
+    with pytest.raises(RejectMessageError):
+        owner.make_decryptor(plan, secret).decrypt(bytes(answer), 2)
+    with pytest.raises(RejectMessageError, match="rows"):
+        owner.make_decryptor(plan, secret).decrypt(exchange()[1], 1)
+
+
+@pytest.mark.parametrize("role", ["same", "split"])
+def test_a_wrong_key_is_noticed_with_certainty(role: str) -> None:
+    """By its name; and, where a service lies about the name, by scores beyond the program's range."""
+    _, plan, *_ = setting(role)
+    answer = exchange(role)[1]
+    for _ in range(3):
         other, _ = owner.generate_keys(plan)
-        with pytest.raises(UseOtherKeyError, match="another key") as caught:
-            owner.make_decryptor(plan, other).decrypt(exchange(role)[1], 1)
-        assert caught.value.remedy
+        renamed = answer[:4] + bytes.fromhex(other.key_id) + answer[36:]
+        for content in (answer, renamed):
+            with pytest.raises(UseOtherKeyError, match="another key") as caught:
+                owner.make_decryptor(plan, other).decrypt(content, 2)
+            assert caught.value.remedy
+
+
+def test_a_public_key_with_a_half_of_its_own_cannot_be_expressed() -> None:
+    """Its content is b alone; every owner of a plan has the plan's `a`, and other plans have others."""
+    _, plan, _, public = setting()
+    assert len(public._content) == packing.residue_bytes(plan.ring_dimension, plan.chain)
+    half = messages.uniform_half(plan)
+    for row, prime in zip(half, plan.chain, strict=True):
+        assert row.max() < prime
+        counts, _ = np.histogram(row, bins=16, range=(0, prime))
+        assert ((counts - 512) ** 2).sum() / 512 < 66.3
+    assert not (messages.uniform_half(setting(seed=1)[1])[:, :8] == half[:, :8]).any()
+    for longer in (public._content * 2, public._content + half.tobytes()):
+        forged = messages.KEY_FILES.write("public", plan.digest, messages.KEY_FILES.key_id(plan.digest, longer), longer)
+        with pytest.raises(RejectMessageError):
+            blind.read_evaluation_key(plan, forged)
 
 
 def test_keys_of_another_model_role_or_kind_are_refused() -> None:

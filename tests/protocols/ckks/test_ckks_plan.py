@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from securead.checks import programs
 from securead.errors import FixInputError, FixProgramError
 from securead.program.builder import ProgramBuilder
 from securead.program.program import Program
+from securead.protocols.ckks.noise import flood_bits, mask_bound
 from securead.protocols.ckks.plan import CkksPlan, make_plan, plan_from_plain
 from securead.protocols.seal import primes
 
@@ -83,7 +85,8 @@ def test_random_programs_run_within_their_bound(program: Program, role: str) -> 
     Z = np.random.default_rng(0).integers(-bound, bound + 1, size=(64, width))
     Z[0], Z[1] = bound, -bound
     secret, public = owner.generate_keys(plan)
-    answer = evaluator.evaluate(owner.make_encryptor(plan, secret if role == "same" else public).encrypt(Z))
+    request = owner.make_encryptor(plan, secret if role == "same" else public).encrypt(Z)
+    answer = evaluator.evaluate(request, blind.read_evaluation_key(plan, public.to_bytes()))
     exact = program.evaluate(Z) - (program.public.public_term(Z) if role == "same" else 0)
     scores = owner.make_decryptor(plan, secret).decrypt(answer, len(Z))
     assert np.abs(scores - program.public.decode(exact)).max() <= plan.error_bound
@@ -108,7 +111,10 @@ def test_a_plan_beyond_the_tables_cannot_be_made() -> None:
         {"ring_dimension": 2048},
         {"special_prime": 97},
         {"error_bound": 0.0},
-        {"final_rescales": len(plan.data_primes)},
+        {"answer_primes": len(plan.data_primes) + 1},
+        {"flood_bits": plan.flood_bits - 1},
+        {"flood_bits": plan.flood_bits + 40},
+        {"excess_bits": plan.excess_bits + 60},
     ):
         with pytest.raises(FixInputError):
             dataclasses.replace(plan, **change)
@@ -140,16 +146,21 @@ def test_chosen_parameters_of_the_shared_programs() -> None:
     def shape(plan: CkksPlan) -> tuple[int, int, int]:
         return plan.ring_dimension, len(plan.data_primes), plan.answer_primes
 
-    assert shape(make_plan(programs.mahalanobis().public, "same")) == (8192, 3, 1)
-    assert shape(make_plan(programs.mahalanobis().public, "split")) == (8192, 3, 2)
-    assert shape(make_plan(programs.autoencoder().public, "same")) == (8192, 4, 2)
+    assert shape(make_plan(programs.mahalanobis().public, "same")) == (8192, 4, 2)
+    assert shape(make_plan(programs.mahalanobis().public, "split")) == (8192, 4, 2)
+    assert shape(make_plan(programs.autoencoder().public, "same")) == (8192, 5, 2)
 
 
-def test_linear_layers_over_two_scales_are_exact() -> None:
-    """The QR identity mixes a rescaled product with the input: their scales differ by a power of two by design."""
-    plan = make_plan(programs.autoencoder().public, "same")
-    for multiplier in plan.steps[4].multipliers:
-        assert math.frexp(multiplier)[0] == 0.5
+@pytest.mark.parametrize("ring_dimension", primes.RING_DIMENSIONS)
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_the_flood_covers_the_masks_by_forty_bits(ring_dimension: int, degree: int) -> None:
+    """Against the worst case worked out in rationals: every coefficient of s is 1 or -1, every error at its limit."""
+    special = primes.special_prime(ring_dimension)
+    zero = Fraction(21 * (2 * ring_dimension + 1), special) + Fraction(ring_dimension + 1, 2)
+    worst = zero * sum(ring_dimension**j for j in range(degree))
+    assert worst <= mask_bound(ring_dimension, special, degree) <= worst * Fraction(101, 100)
+    flood = 1 << flood_bits(ring_dimension, special, degree)
+    assert worst * ring_dimension / (2 * flood) <= Fraction(1, 2**40)
 
 
 @pytest.mark.parametrize("role", ["same", "split"])
@@ -184,10 +195,10 @@ def test_fewer_weight_bits_are_suggested_where_they_help() -> None:
     build = ProgramBuilder(programs.encoder(4, fraction_bits=14))
     value, bits = build.input, 14
     for _ in range(2):
-        bits += 52
+        bits += 46
         layer = build.affine([(np.eye(4), value)], fraction_bits=bits)
         value, bits = build.product(layer, layer), 2 * bits
-    build.affine([(np.ones((1, 4)), value)], fraction_bits=bits + 52)
+    build.affine([(np.ones((1, 4)), value)], fraction_bits=bits + 46)
     program = build.finish(tolerance=1e-2, honest_extraction_rows=1)
     with pytest.raises(FixProgramError) as caught:
         make_plan(program.public, "same")
@@ -196,5 +207,5 @@ def test_fewer_weight_bits_are_suggested_where_they_help() -> None:
 
 def test_describe_reads_well() -> None:
     text = dict(make_plan(programs.mahalanobis().public, "same").describe())
-    assert text["evaluation keys"] == "none"
+    assert "40 above" in text["flooding"]
     assert "128 bits" in text["security"]

@@ -1,0 +1,117 @@
+"""Public keys (b, a) with an `a` that nobody chooses, for the engines on SEAL that mask answers.
+
+An owner that chose `a` (zero, say) would receive answers whose mask vanishes. So `a` is a common reference string,
+expanded from the plan's digest, which contains the program's commitment under the model owner's random key. All owners
+of a plan share it. A public key is b alone: one with another `a` cannot be written down.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tenseal.sealapi as seal
+
+from securead.data.schema import Array
+from securead.errors import FixInputError, RejectMessageError, UseOtherKeyError
+from securead.protocols.residues.expansion import uniform_residues
+from securead.protocols.seal import objects, packing, primes
+from securead.protocols.seal.keyfiles import KeyFiles
+from securead.protocols.seal.objects import REMEDY, Ciphertext, Context
+
+_REGISTER = "Register the public key that belongs to the request's key first."
+
+
+@functools.lru_cache(maxsize=8)
+def uniform_half(domain: bytes, plan_digest: str, chain: tuple[int, ...], ring_dimension: int) -> Array:
+    """Residues uint64 `(primes, N)` in NTT form, uniform below each prime of `chain`, read-only."""
+    rows = [uniform_residues(domain, plan_digest, at, prime, ring_dimension) for at, prime in enumerate(chain)]
+    residues: Array = np.stack(rows).view(np.uint64)
+    residues.setflags(write=False)
+    return residues
+
+
+def generate(context: Context, chain: tuple[int, ...], half: Array) -> tuple[Any, Array]:
+    """A fresh secret key of SEAL for `context`, and the b of its public key `(primes, N)`; `chain` has all primes.
+
+    SEAL makes a key (p0, p1) with p0 + p1 s = -e for a `p1` of its own; then p0 + (p1 - a) s is b = -(a s + e) with
+    SEAL's e, and that sum is the CKKS decryption of (p0, p1 - a), which SEAL computes, too, under a context in which
+    all primes are data primes. Nothing is encrypted under that context. (p0, p1) is dropped here: with (b, a) it would
+    reveal s.
+    """
+    dimension = half.shape[1]
+    wide = _wide_context(chain, dimension)
+    wide_secret = seal.KeyGenerator(wide).secret_key()
+    words = objects.plaintext_residues(wide_secret)[: dimension * len(chain)]
+    secret = objects.secret_key_from_words(context, words)
+    created = seal.PublicKey()
+    seal.KeyGenerator(context, secret).create_public_key(created)
+    (p0, p1), _ = objects.residues(created)
+    modulus = np.array(chain, dtype=np.uint64)[:, None]
+    moved = np.stack([p0, (p1 + (modulus - half)) % modulus])
+    sum_of_both = seal.Plaintext()
+    seal.Decryptor(wide, wide_secret).decrypt(
+        objects.ciphertext_from_residues(wide, wide.first_parms_id(), moved, ntt=True), sum_of_both
+    )
+    return secret, objects.plaintext_residues(sum_of_both).reshape(p0.shape)
+
+
+def content_bytes(chain: tuple[int, ...], ring_dimension: int) -> int:
+    """The exact length of a public key's content: b, packed."""
+    return packing.residue_bytes(ring_dimension, chain)
+
+
+def unpack(context: Context, chain: tuple[int, ...], half: Array, content: bytes) -> Any:
+    """SEAL's public key (b, a), or `RejectMessageError`: its length is wrong, or a residue is not below its prime."""
+    if len(content) != content_bytes(chain, half.shape[1]):
+        raise RejectMessageError("a public key has another length than the plan's", value=len(content), remedy=REMEDY)
+    b = packing.unpack_residues(content, 1, chain, half.shape[1])
+    return objects.public_key_from_residues(context, np.concatenate([b, half[None]]))
+
+
+@dataclass(frozen=True)
+class EvaluationKey:
+    """An owner's public key, checked and ready to mask answers for one plan."""
+
+    plan_digest: str
+    key_id: str
+    _encryptor: Any = field(repr=False, compare=False)
+
+    def encryption_of_zero(self) -> Ciphertext:
+        """A fresh one at the top level."""
+        zero = seal.Ciphertext()
+        self._encryptor.encrypt_zero(zero)
+        return zero
+
+
+def read_evaluation_key(
+    files: KeyFiles, plan_digest: str, file: bytes, context: Context, chain: tuple[int, ...], half: Array
+) -> EvaluationKey:
+    """An owner's public key, or `RejectMessageError`: damaged, or of another plan."""
+    try:
+        limit = content_bytes(chain, half.shape[1])
+        key_id, body = files.read("public", plan_digest, file, limit=limit)
+    except (FixInputError, UseOtherKeyError) as error:
+        raise RejectMessageError(error.what, value=error.value, remedy=error.remedy) from error
+    return EvaluationKey(plan_digest, key_id, seal.Encryptor(context, unpack(context, chain, half, body)))
+
+
+def require_key(key: object, plan_digest: str, key_id: str) -> EvaluationKey:
+    """The key, if it is the request's own under this plan; `RejectMessageError` for any other, or none."""
+    if not isinstance(key, EvaluationKey) or (key.plan_digest, key.key_id) != (plan_digest, key_id):
+        raise RejectMessageError("no public key to mask the answer with", value=key_id[:16], remedy=_REGISTER)
+    return key
+
+
+def _wide_context(chain: tuple[int, ...], ring_dimension: int) -> Context:
+    """A CKKS context in which all primes of the chain are data primes. Nothing is ever published under it."""
+    parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
+    parameters.set_poly_modulus_degree(ring_dimension)
+    spare = primes.other_than(ring_dimension, chain)
+    parameters.set_coeff_modulus([seal.Modulus(prime) for prime in (*chain, spare)])
+    context = seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.NONE)
+    if not context.parameters_set():
+        raise AssertionError(f"SEAL refuses the plan's primes: {context.parameters_error_message()}")
+    return context
