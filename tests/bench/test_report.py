@@ -261,7 +261,7 @@ def test_every_figure_is_shown(full: Run, tmp_path: Path) -> None:
     assert page.count("section") == 2 + 2
     for words in ("creditcard", "119,617 records", "ε = 1", "84 µs", "1.43 KB", "2.78 KB", "role split", *PRIVACY):
         assert words in page.text
-    assert "solve for the model's weights" in page.text
+    assert "masked and flooded" in page.text
     assert "Bounds are public" in page.text
 
 
