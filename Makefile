@@ -5,6 +5,8 @@
 #   DATA        a file for `make demo` (.npz, .csv or .parquet)
 #   PYTEST_ARGS further arguments for pytest
 #   BENCH_ARGS  further arguments for `make bench` and its kin
+#   FUZZ_SECONDS how long `make fuzz` tries each parser (60)
+#   FUZZ_TARGETS which ones (all)
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +21,7 @@ export SECUREAD_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check format bench bench-ckks bench-forest models clean
+.PHONY: help setup demo test test-long check format bench bench-ckks bench-forest bench-skab bench-sharing fuzz models clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -67,9 +69,22 @@ bench-ckks: setup  ## encrypted scoring on one core beside TenSEAL's two ways, a
 bench-forest: setup  ## the private forest beside scikit-learn's, and its encrypted look-ups (needs SECUREAD_DATA)
 	$(BIN)/python benchmarks/forest.py --out bench-output/forest.json $(BENCH_ARGS)
 
+FUZZ_SECONDS ?= 60
+fuzz: setup  ## mutate messages at every parser (FUZZ_SECONDS each; installs the extra fuzz); crashes in fuzz-output/
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[fuzz]"
+	targets="$(or $(FUZZ_TARGETS),$$($(BIN)/python tests/fuzz/fuzz.py --list))" || exit 1; \
+	for target in $$targets; do $(BIN)/python tests/fuzz/fuzz.py $$target --seconds $(FUZZ_SECONDS) \
+	  --corpus fuzz-output/$$target || exit 1; done
+
+bench-skab: setup  ## windows of SKAB's sensors: the federated autoencoder at four levels of privacy (needs SECUREAD_DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/skab.py --out bench-output/skab.json $(BENCH_ARGS)
+
+bench-sharing: setup  ## secret-shared scoring over TLS beside stock CrypTen, with links of a LAN and a WAN
+	$(BIN)/python benchmarks/sharing.py --out bench-output/sharing.json $(BENCH_ARGS)
+
 models: setup  ## train every recipe of the zoo into bundles/ (payments need SECUREAD_DATA)
 	$(BIN)/python -m securead.bench.zoo --out bundles
 
 clean:  ## remove what the other targets wrote, except .venv
-	rm -rf build dist demo-output bench-output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo-output bench-output fuzz-output .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find securead tests examples benchmarks protocols models -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

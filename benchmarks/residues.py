@@ -46,10 +46,9 @@ class Layers:
         def weights(outputs: int, inputs: int, bits: int) -> np.ndarray:
             return rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (outputs, inputs)).astype(object)
 
-        self.encoder = LinearMap.compile(weights(HIDDEN, FEATURES, 8), prime)
+        encoder, scaled = weights(HIDDEN, FEATURES, 8), weights(HIDDEN, FEATURES, decoder_bits) << (41 - decoder_bits)
+        self.input = LinearMap.compile(np.vstack([encoder, scaled]), prime, parts=[HIDDEN, HIDDEN])
         self.decoder = LinearMap.compile(np.triu(weights(HIDDEN, HIDDEN, 8)), prime)
-        self.identity = LinearMap.compile(np.eye(HIDDEN, dtype=int), prime)
-        self.scaled = LinearMap.compile(weights(HIDDEN, FEATURES, decoder_bits) << (41 - decoder_bits), prime)
         self.total = ProductSum.compile(np.ones(HIDDEN, dtype=int), (3, 3), prime)
         self.offsets = rng.integers(-(2**40), 2**40, HIDDEN).astype(object)
 
@@ -57,19 +56,21 @@ class Layers:
 def stages(form: Any, layers: Layers) -> dict[str, Callable[[dict[str, Any]], Any]]:
     """Each stage by the name of its result, from earlier results; `x` is the input."""
     return {
-        "t": lambda of: form.affine([(layers.encoder, of["x"])], layers.offsets),
+        "both": lambda of: form.linear(layers.input, of["x"]),
+        "t": lambda of: form.add([of["both"][:HIDDEN]], layers.offsets),
         "h": lambda of: form.square(of["t"]),
-        "v": lambda of: form.affine([(layers.decoder, of["h"])], layers.offsets),
-        "u": lambda of: form.affine([(layers.identity, of["v"]), (layers.scaled, of["x"])]),
+        "v": lambda of: form.add([form.linear(layers.decoder, of["h"])], layers.offsets),
+        "u": lambda of: form.add([of["v"], of["both"][HIDDEN:]]),
         "score": lambda of: form.sum_of_products(layers.total, of["v"], of["u"]),
     }
 
 
 NAMES = {
-    "t": "encoder 29x2 -> 12",
+    "both": "29x2 -> 12 encoder, 12 scaled",
+    "t": "offsets of 12x2",
     "h": "12 squares, size 2 -> 3",
     "v": "decoder 12x3 -> 12",
-    "u": "v + 29x2 -> 12",
+    "u": "12x3 + 12x2 scaled",
     "score": "12 products, size 3 x 3 -> 5, summed",
 }
 

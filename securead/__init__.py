@@ -13,6 +13,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Column": "securead.data.schema",
     "Schema": "securead.data.schema",
+    "Window": "securead.data.windows",
+    "WindowedSchema": "securead.data.windows",
+    "LocalScale": "securead.data.windows",
+    "StreamingEncoder": "securead.data.streaming",
+    "read_readings": "securead.data.readings",
     "read_table": "securead.data.readers",
     "partition": "securead.data.partition",
     "hold_out": "securead.data.partition",
@@ -38,8 +43,13 @@ if TYPE_CHECKING:
     from securead.data.partition import hold_out as hold_out
     from securead.data.partition import partition as partition
     from securead.data.readers import read_table as read_table
+    from securead.data.readings import read_readings as read_readings
     from securead.data.schema import Column as Column
     from securead.data.schema import Schema as Schema
+    from securead.data.streaming import StreamingEncoder as StreamingEncoder
+    from securead.data.windows import LocalScale as LocalScale
+    from securead.data.windows import Window as Window
+    from securead.data.windows import WindowedSchema as WindowedSchema
     from securead.federated.embedded import Site as Site
     from securead.federated.embedded import train as train
     from securead.models.autoencoder import AutoEncoder as AutoEncoder

@@ -105,9 +105,11 @@ def _read_union(arguments: tuple[Any, ...], plain: Any, where: str) -> Any:
     if len(kinds) == 1:
         return _read(kinds[0], plain, where)
     tags = {getattr(kind, "type_tag", None): kind for kind in kinds}
-    if not isinstance(plain, dict) or not isinstance(plain.get("type"), str) or plain["type"] not in tags:
-        raise _fail(where, 'a table whose "type" is one of ' + ", ".join(map(repr, tags)), plain)
-    return _read(tags[plain["type"]], plain, where)
+    # One of them may go without a tag: it is meant where there is no "type".
+    tag = plain.get("type") if isinstance(plain, dict) else ()
+    if not isinstance(tag, str | None) or tag not in tags:
+        raise _fail(where, 'a table whose "type" is one of ' + ", ".join(map(repr, filter(None, tags))), plain)
+    return _read(tags[tag], plain, where)
 
 
 def _read_scalar(kind: Any, plain: Any, where: str) -> Any:

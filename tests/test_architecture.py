@@ -23,8 +23,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
-    **dict.fromkeys(("errors", "observe", "files", "codec"), 0),
-    "data": 1,
+    **dict.fromkeys(("errors", "observe", "files", "codec", "durable"), 0),
+    **dict.fromkeys(("certificates", "data"), 1),
     "privacy": 2,
     "program": 3,
     **dict.fromkeys(("protocols", "models"), 4),
@@ -52,7 +52,10 @@ PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "sh
 VAGUE = {"util", "utils", "helper", "helpers", "misc", "common", "manager", "managers", "handler", "handlers"}
 
 LINE_LIMIT = 400
-LONG_FILES: dict[str, str] = {}  # path -> the reason why it may be longer
+# path -> the reason why it may be longer
+LONG_FILES: dict[str, str] = {
+    "securead/protocols/residues/loops.py": "numba's cache notices changes of a function's own file only",
+}
 
 # A path that exists on one machine only. Not preceded by what would make it a URL, a relative path or a variable.
 MACHINE_PATH = re.compile(
@@ -232,7 +235,7 @@ def files_stay_small(tree: Tree) -> Iterator[str]:
                 f"{source.path}:{LINE_LIMIT + 1}: {length} lines, over {LINE_LIMIT}; split it by subject (a module may "
                 "become a package of the same name), or list it in LONG_FILES with the reason"
             )
-    for path in LONG_FILES:
+    for path in LONG_FILES if tree.root == ROOT else ():
         if not (tree.root / path).exists():
             yield f"{path}:1: listed in LONG_FILES but absent; remove it there"
 
@@ -316,6 +319,7 @@ def test_rule(rule: Rule, securead_tree: Tree) -> None:
 LIGHT = {
     "securead": ("torch", "numba"),
     "securead.client": ("torch", "numba", "sklearn"),
+    "securead.data.streaming": ("torch", "numba", "sklearn", "scipy", "dp_accounting"),
     "securead.protocols.ckks.owner": ("torch", "numba"),
 }
 OWNERS = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in ROOT.glob("securead/protocols/*/owner.py")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,27 @@ def test_example_runs(path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "of the frauds found" in done.stdout
     assert "epsilon = 1" in done.stdout
+
+
+def test_the_gateways_example_loses_nothing_and_finds_faults(root: Path) -> None:
+    path = root / "examples" / "iot_gateway" / "run.py"
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    found, injected = map(int, re.search(r"spike +(\d+) of +(\d+) faults", done.stdout).groups())  # type: ignore[union-attr]
+    assert found >= 0.9 * injected > 0
+    for name in ("gateway-1", "gateway-2", "gateway-5"):
+        said = re.search(rf"{name}: 1,436 windows in \d+ messages, 0 missing, .* peak memory (\d+) MB", done.stdout)
+        assert said is not None, done.stdout
+        assert int(said[1]) < 200
+    assert done.stdout.count("killed") == 3
+
+
+def test_an_imported_forest_agrees_with_scikit_learn(root: Path) -> None:
+    path = root / "examples" / "import_sklearn" / "import_forest.py"
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "100.0% of verdicts agree" in done.stdout
+    assert "No differential-privacy guarantee: imported from scikit-learn" in done.stdout
 
 
 def test_the_readme_shows_the_example(root: Path) -> None:

@@ -1,7 +1,8 @@
 """The demonstration: the whole path on real data, with every role in the process that it would have in life.
 
 Training runs here on the embedded executor; the scoring service, and each of key generation, encryption, submission
-and decryption, are processes of their own that share nothing but files and a socket.
+and decryption, are processes of their own that share nothing but files and a socket, and so are the two parties, the
+dealer and the client of secret sharing.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ _ROLES: Mapping[str, tuple[Role, ...]] = {
     "autoencoder": ("same",),
     "subspace-mahalanobis": ("same",),
 }
+# What two parties then score as well, on shares.
+_SHARED = ("forest",)
+_PATIENCE_SECONDS = 60
 _CONTROL_RECORDS = 20_000
 # A look-up moves tens of kilobytes a record: beyond this upload in all, a sample of the records is scored.
 _MOST_UPLOAD_BYTES = 128 << 20
@@ -66,6 +70,9 @@ class Service(Protocol):
 
 StartService = Callable[[Sequence[Path]], contextlib.AbstractContextManager[Service]]
 """Starts the scoring service over bundle directories; `securead.serving.serve` is one."""
+StartParties = Callable[[Path, Path], contextlib.AbstractContextManager[Path]]
+"""Starts a dealer and two parties over a bundle, in a folder, and yields a client's configuration;
+`securead.serving.deployment.deploy` is one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +113,7 @@ class HeldOut:
         return HeldOut(self.X[kept], None if self.y is None else self.y[kept], self.columns, path).write()
 
 
-def run_demo(data: DemoData, out: Path, *, start_service: StartService, say: Say) -> Run:
+def run_demo(data: DemoData, out: Path, *, start_service: StartService, start_parties: StartParties, say: Say) -> Run:
     """Run everything and write `out`/summary.json, `out`/report.html and the artefacts of each role below `out`/work.
 
     `say` is told each step as it begins. `out`/work of an earlier run is replaced.
@@ -139,6 +146,13 @@ def run_demo(data: DemoData, out: Path, *, start_service: StartService, say: Say
             for model in trained
             for role in model.roles
         ]
+    runs += [
+        _share(model, held, start_parties, work / f"{model.name}-sharing", say)
+        for model in trained
+        if model.name in _SHARED
+    ]
+    # Runs of one detector stand together.
+    runs.sort(key=lambda one: [model.name for model in trained].index(one.result.name))
     run = Run(
         dataset=data.name,
         source=data.why,
@@ -201,12 +215,7 @@ def _clear(work: Path) -> None:
 
 def _score(model: Trained, role: Role, held: HeldOut, url: str, folder: Path, say: Say) -> DetectorRun:
     """Key generation, encryption, submission and decryption of held-out records, each a process."""
-    public = bundle.load_public(model.path).program
-    plans = {one: registry.plan_module(choose(public, one).name).make_plan(public, one) for one in model.roles}
-    plan = plans[role]
-    # The same records in every role.
-    rows = min(_MOST_UPLOAD_BYTES * one.rows_per_chunk // one.max_request_bytes for one in plans.values())
-    held = held.sample(rows, held.path.parent / f"sample-of-{rows}.npz")
+    plan, held = _sampled(model, role, held)
     keys, request, answer, scores = (folder / name for name in ("keys", "request", "answer", "scores.csv"))
     folder.mkdir(parents=True, exist_ok=True)
     say(f"{model.name}, role {role}: making keys")
@@ -225,6 +234,39 @@ def _score(model: Trained, role: Role, held: HeldOut, url: str, folder: Path, sa
     decrypted = run_command("decrypt", answer, "--keys", holder, "--out", scores, *local)
     clear = np.loadtxt(scores, delimiter=",", skiprows=1, ndmin=2)[:, 1]
     return _compare(model, plan, held, clear, _costs(made, encrypted, submitted, decrypted, plan))
+
+
+def _sampled(model: Trained, role: Role, held: HeldOut) -> tuple[Plan, HeldOut]:
+    """The plan of the engine that the service has for a role, and the records to score: the same in every role."""
+    public = bundle.load_public(model.path).program
+    plans = {one: registry.plan_module(choose(public, one).name).make_plan(public, one) for one in model.roles}
+    rows = min(_MOST_UPLOAD_BYTES * one.rows_per_chunk // one.max_request_bytes for one in plans.values())
+    return plans[role], held.sample(rows, held.path.parent / f"sample-of-{rows}.npz")
+
+
+def _share(model: Trained, held: HeldOut, start_parties: StartParties, folder: Path, say: Say) -> DetectorRun:
+    """The same records scored by two parties and a dealer, three processes, and a client, the fourth."""
+    _, held = _sampled(model, "same", held)
+    plan = registry.plan_module("sharing").make_plan(bundle.load_public(model.path).program, "same")
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"{model.name}, secret sharing: splitting the model, starting the dealer and two parties")
+    start = time.perf_counter()
+    with start_parties(model.path, folder) as config:
+        started = time.perf_counter() - start
+        say(f"{model.name}, secret sharing: scoring {len(held.X):,} records on shares")
+        scores = folder / "scores.csv"
+        parties = ("--engine", "sharing", "--parties", config, "--patience", str(_PATIENCE_SECONDS))
+        done = run_command("score", held.path, *parties, "--out", scores)
+    encrypt, server = done["encrypt_seconds"], done["server_seconds"]
+    phases = (
+        Phase("split the model, start", "model owner, parties", started),
+        Phase("share", "submitter", encrypt, done["bytes_up"]),
+        Phase("score unseen", "two parties", server),
+        Phase("send and receive", "submitter", max(done["seconds"] - encrypt - server, 0.0), done["bytes_down"]),
+    )
+    clear = np.loadtxt(scores, delimiter=",", skiprows=1, ndmin=2)[:, 1]
+    costs = _Costs(0, done["bytes_up"], done["bytes_down"], server, encrypt, 0.0, phases)
+    return _compare(model, plan, held, clear, costs)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,9 @@ def _header(run: Run, groups: Sequence[Group]) -> ET.Element:
     links += [("roles", "Who sees what"), ("limits", "What is not guaranteed")]
     lede: list[Child] = [element("strong", counted(len(run.sites), "site")), " trained together without pooling their "]
     lede += [element("strong", counted(records, "record")), ". Then ", element("strong", held)]
-    lede += [" were scored by a service that saw ciphertexts only."]
+    lede += [" were scored by a service that saw ciphertexts only"]
+    shared = any(one.result.engine == "sharing" for one in run.detectors)
+    lede += [", and by two parties that saw shares only." if shared else "."]
     bars = [element("span", style=f"flex: {max(rows, 1)} 1 0") for _, rows in run.sites]
     names = [
         element(
@@ -272,7 +274,7 @@ def _roles(run: Run) -> ET.Element:
     text = f"Sites send {owner} to the model owner. A submitter sends encrypted records; a key holder decrypts scores."
     picture = figure("Roles", "What goes where.", roles_picture(run.sites, owner, text), ())
     roles = {one.result.role for one in run.detectors}
-    rows_ = (
+    rows_: tuple[tuple[str, str, str], ...] = (
         ("Site in training", "its own records", "others' records"),
         (
             "Coordinator, model owner",
@@ -286,6 +288,15 @@ def _roles(run: Run) -> ET.Element:
         element("tr", element("th", who, scope="row"), element("td", sees), element("td", never))
         for who, sees, never in rows_
     ]
+    if any(one.result.engine == "sharing" for one in run.detectors):
+        rows_ += (
+            (
+                "Two parties (sharing)",
+                "one share each of records, scores and weights",
+                "any of these, unless they collude",
+            ),
+            ("Dealer (sharing)", "how many rows are asked for", "records; scores; weights, unless with a party"),
+        )
     head = element("tr", *(element("th", text, scope="col") for text in ("Role", "Sees", "Does not see")))
     seen = table("Who sees what", element("thead", head), element("tbody", *body), kind="words")
     meanings = {

@@ -330,6 +330,14 @@ def not_guaranteed(run: Run) -> tuple[tuple[str, str], ...]:
                 "A raw CKKS decryption carries a trace of the secret key: do not hand it to the service or publish it.",
             ),
         )
+    if any(result.engine == "sharing" for result in results):
+        items.append(
+            (
+                "The two parties do not collude, nor does the dealer with either.",
+                "Any two of these three together read records, scores and the model. Each alone sees uniform shares, "
+                "how many rows are asked for, and by whom.",
+            )
+        )
     if any(result.epsilon is None for result in results):
         unprotected = ", ".join(dict.fromkeys(result.name for result in results if result.epsilon is None))
         items.insert(0, ("Training records are not protected.", f"No privacy guarantee for: {unprotected}."))

@@ -10,7 +10,7 @@ from pathlib import Path
 from securead import files
 from securead.bench.datasets import PAYMENTS_FILE
 from securead.data.readers import read_table
-from securead.federated.recipe import gather, load_recipe, train_recipe, zoo_folder
+from securead.federated.recipe import gather, load_recipe, train_recipe, write_scales, zoo_folder
 from securead.models import bundle
 
 
@@ -32,8 +32,10 @@ def rebuild(out: Path) -> dict[str, str]:
         else:
             print(f"{path.parent.name}: left out, SECUREAD_DATA names no folder with {PAYMENTS_FILE}")
             continue
-        made = bundle.make(train_recipe(recipe, data), recipe.name)
+        detector = train_recipe(recipe, data)
+        made = bundle.make(detector, recipe.name, ring_bits=recipe.ring_bits)
         made.save(out / path.parent.name)
+        write_scales(detector, data, out / f"{path.parent.name}.scales")
         digests[path.parent.name] = made.public.digest
         print(f"{path.parent.name}: epsilon {made.public.privacy.epsilon:.3g}, {made.public.digest[:16]}")
     files.write_json(out / "digests.json", digests)

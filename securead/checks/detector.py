@@ -130,7 +130,7 @@ def check_private_run(make: Callable[[], AnomalyDetector]) -> None:
     X, schema = _records()
     detector = make()
     budget = Budget("site", _PLAN.epsilon, _PLAN.delta)
-    site = protect(detector, _PLAN, budget, job="check")
+    site = protect(detector, _PLAN, budget, job="check", schema=schema)
     state, charged = detector.initial_state(schema), list[str]()
     while not state.done:
         exact = detector.site_update(state, X, Unprotected(), _labels(X))
@@ -164,7 +164,7 @@ def check_budget_refused_first(make: Callable[[], AnomalyDetector]) -> None:
     """A budget that cannot pay for all stages refuses the run when it is set up, before there are records."""
     budget = Budget("site", 1.0, _PLAN.delta)
     try:
-        protect(make(), _PLAN, budget, job="check")
+        protect(make(), _PLAN, budget, job="check", schema=_records()[1])
     except PrivacyRefusedError:
         assert not budget.ledger.charges, "a refused run was charged"
     else:

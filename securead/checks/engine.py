@@ -18,7 +18,7 @@ from securead.errors import FixInputError, FixProgramError, RejectMessageError, 
 from securead.program.program import Program
 from securead.program.table import PublicTable
 from securead.protocols import registry
-from securead.protocols.engine import Plan
+from securead.protocols.engine import Plan, RefillableKey
 
 _CRYPTOGRAPHY = ("tenseal", "phe", "crypten", "torch", "numba")
 
@@ -30,8 +30,10 @@ def check_engine(name: str) -> None:
     error bound, in one row and in a full chunk; plans and keys survive storage; the submitter adds public terms in role
     `same` and nobody does in role `split`; encryption is randomised and sizes stay within the plan; a wrong, foreign or
     misplaced key is `UseOtherKeyError`; an evaluation key is asked for and checked where the plan says so, and refused
-    where it does not; a damaged payload is `RejectMessageError`; an operation that is not declared is
-    `FixProgramError`; `plan` imports no cryptography, `owner` neither torch nor numba, and `blind` no `owner`.
+    where it does not; what such a key makes ahead of time is bounded, used once and changes no score; a damaged payload
+    is `RejectMessageError`; an operation that is not declared is `FixProgramError`; `plan` imports no cryptography,
+    `owner` neither torch nor numba, and `blind` no `owner`. Of an engine of several parties, which has no `blind` and
+    no keys, only what is about plans and imports is checked.
     """
     for check in engine_checks(name):
         check(name)
@@ -39,11 +41,14 @@ def check_engine(name: str) -> None:
 
 def engine_checks(name: str) -> tuple[Callable[[str], None], ...]:
     """The single checks, for test runners that report each."""
+    if registry.spec(name).parties != 1:
+        return (check_plan_stored, check_undeclared_operations, check_imports)
     return (
         check_roles,
         check_plan_stored,
         check_keys,
         check_evaluation_keys,
+        check_refilling,
         check_payloads,
         check_queries,
         check_undeclared_operations,
@@ -60,6 +65,7 @@ _ALL: dict[str, Callable[[], Program]] = {
     "a polynomial": programs.small_quadratic,
     "tables": programs.small_tables,
     "a ReLU": programs.with_relu,
+    "a truncation": programs.with_truncation,
 }
 
 
@@ -202,6 +208,34 @@ def check_evaluation_keys(name: str) -> None:
             )
 
 
+def check_refilling(name: str) -> None:
+    """A key that makes ahead of time what its answers use up keeps to the limit; answers are right and fresh."""
+    for run in _runs(name):
+        key, role = run.key, run.plan.role
+        if not isinstance(key, RefillableKey):
+            continue
+        item = key.refill()
+        assert 0 < item == key.held_bytes, f"{role}: without a limit, something is made and counted"
+        assert key.refill(item) == 0, f"{role}: more is held than the limit"
+        assert key.refill(2 * item) == item and key.held_bytes == 2 * item, f"{role}: there was room"
+        assert key.refill(0) == 0 == key.held_bytes, f"{role}: refill(0) leaves something"
+        evaluator = run.blind.make_evaluator(run.plan, run.program)
+        decryptor = run.owner.make_decryptor(run.plan, run.secret)
+        Z = _records(run.program, 1)
+        request, exact = run.encrypt(Z), run.program.public.decode(run.program.evaluate(Z))
+        for _ in range(2):
+            key.refill()
+        answers = []
+        for _ in range(3):  # the last one finds nothing
+            answers.append(bytes(evaluator.evaluate(request, key)))
+            scores = decryptor.decrypt(answers[-1], 1)
+            if role == "same":
+                scores = scores + run.program.public.decode(run.program.public.public_term(Z))
+            assert np.abs(scores - exact).max() <= run.plan.error_bound, f"{role}: a wrong score after a refill"
+        assert key.held_bytes == 0, f"{role}: an answer left what it used"
+        assert len(set(answers)) == 3, f"{role}: two answers are masked alike"
+
+
 def check_payloads(name: str) -> None:
     """Encryption is randomised; payloads that are damaged, foreign or answers to something else are refused."""
     for run, other in zip(_runs(name), _runs(name, seed=1), strict=True):
@@ -263,6 +297,8 @@ def check_imports(name: str) -> None:
         "owner": ("torch", "numba", f"{package}.blind"),
         "blind": (f"{package}.owner",),
     }
+    if registry.spec(name).parties != 1:
+        del forbidden["blind"]
     for half, modules in forbidden.items():
         script = f"import json, sys, {package}.{half}\nprint(json.dumps([m for m in {modules!r} if m in sys.modules]))"
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

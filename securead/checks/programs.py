@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from securead.data.encoder import Encoder
-from securead.data.schema import Column, Schema
+from securead.data.schema import Array, Column, Schema
 from securead.program.builder import ProgramBuilder, table_program
 from securead.program.geometry import Bins, Trees
+from securead.program.layered import layered_program
 from securead.program.program import Program
+from securead.program.reconstruction import TOLERANCE, Network, reconstruction_error
 
 
 def encoder(features: int, *, limit: float = 8.0, fraction_bits: int = 14) -> Encoder:
@@ -28,17 +32,19 @@ def mahalanobis(features: int = 29, *, tolerance: float = 1e-3, seed: int = 0) -
     return build.finish(tolerance=tolerance, honest_extraction_rows=(features + 1) * (features + 2) // 2)
 
 
-def autoencoder(features: int = 29, hidden: int = 12, *, tolerance: float = 0.2, seed: int = 0) -> Program:
-    """|z - W ((E z + b)^2 + c)|^2 by the QR identity: `hidden` products at the end, and |z|^2 public."""
+def autoencoder(features: int = 29, hidden: int = 12, *, tolerance: float | None = None, seed: int = 0) -> Program:
+    """|z - D (E z + b)^2 - c|^2 with random weights, compiled as a trained detector is; scores are about .7 `features`.
+
+    c lies in the span of D, and so counts as many unknowns as there are hidden units.
+    """
     rng = np.random.default_rng(seed)
-    build = ProgramBuilder(encoder(features, limit=4.0))
-    E = rng.normal(size=(hidden, features)) / features
-    Q, R = np.linalg.qr(rng.normal(size=(features, hidden)) * 0.3 / np.sqrt(hidden))
-    h = build.affine([(E, build.input)], rng.normal(size=hidden) * 0.1, fraction_bits=22)
-    v = build.affine([(R, build.product(h, h))], rng.normal(size=hidden) * 0.1, fraction_bits=52)
-    u = build.affine([(np.eye(hidden), v), (-2 * Q.T, build.input)], fraction_bits=52)
-    build.affine([(np.ones((1, hidden)), build.product(v, u))], fraction_bits=104)
+    E, D = rng.normal(size=(hidden, features)) / features, rng.normal(size=(features, hidden)) * 0.3 / np.sqrt(hidden)
+    b, v = rng.normal(size=hidden) * 0.1, rng.normal(size=hidden) * 0.1
+    network = Network(E, b, D, np.linalg.qr(D).Q @ v)
+    typical = 0.7 * features
+    build = reconstruction_error(encoder(features, limit=4.0), network, typical=typical)
     parameters = hidden * (features + 1) + hidden * (hidden + 1) // 2 + hidden + hidden * features
+    tolerance = TOLERANCE * typical if tolerance is None else tolerance
     return build.finish(tolerance=tolerance, honest_extraction_rows=parameters, squared_norm=1.0)
 
 
@@ -60,6 +66,60 @@ def with_relu() -> Program:
     hidden = build.relu(build.affine([(np.eye(4), build.input)], fraction_bits=12))
     build.affine([(np.ones((1, 4)), hidden)], fraction_bits=14)
     return build.finish(tolerance=1e-2, honest_extraction_rows=5)
+
+
+def with_truncation(*, tolerance: float = 1.0, seed: int = 0) -> Program:
+    """Two truncations, a ReLU, a square and a public term: only secret sharing carries it."""
+    rng = np.random.default_rng(seed)
+    build = ProgramBuilder(encoder(4, limit=4.0, fraction_bits=8))
+    first = build.affine([(rng.normal(size=(5, 4)), build.input)], rng.normal(size=5), fraction_bits=20)
+    hidden = build.relu(build.truncate(first, 8))
+    error = build.affine([(rng.normal(size=(3, 5)), hidden), (rng.normal(size=(3, 4)), build.input)], fraction_bits=22)
+    rounded = build.truncate(error, 10)
+    build.affine([(np.ones((1, 3)), build.product(rounded, rounded))], fraction_bits=24)
+    return build.finish(tolerance=tolerance, honest_extraction_rows=40, squared_norm=1.0)
+
+
+def relu_network(widths: tuple[int, ...] = (29, 16, 8, 16, 29), *, seed: int = 0) -> Program:
+    """The reconstruction error of a network of ReLUs, for secret sharing; weights as before training."""
+    return layered_program(
+        lambda bits: encoder(widths[0], limit=4.0, fraction_bits=bits),
+        network_layers(widths, 1.0, seed=seed),
+        "relu",
+        tolerance=1e-2,
+        honest_extraction_rows=sum((a + 1) * b for a, b in itertools.pairwise(widths)),
+    )
+
+
+def square_network(widths: tuple[int, ...] = (29, 16, 8, 16, 29), *, seed: int = 0) -> Program:
+    """The same of squares, with weights a quarter as large, because ranges grow with every square."""
+    return layered_program(
+        lambda bits: encoder(widths[0], limit=4.0, fraction_bits=bits),
+        network_layers(widths, 0.25, seed=seed),
+        "square",
+        tolerance=1e-2,
+        honest_extraction_rows=sum((a + 1) * b for a, b in itertools.pairwise(widths)),
+    )
+
+
+def network_layers(widths: tuple[int, ...], scale: float, *, seed: int = 0) -> list[tuple[Array, Array]]:
+    """Glorot-uniform weights times `scale`, and small offsets, of each layer."""
+    rng = np.random.default_rng(seed)
+    layers = []
+    for a, b in itertools.pairwise(widths):
+        bound = scale * np.sqrt(6.0 / (a + b))
+        layers.append((rng.uniform(-bound, bound, (b, a)), rng.uniform(-0.1, 0.1, b)))
+    return layers
+
+
+def ring_mahalanobis(features: int = 29, *, seed: int = 0) -> Program:
+    """`mahalanobis` with weights and inputs of fewer bits, so that its score fits shares."""
+    rng = np.random.default_rng(seed)
+    build = ProgramBuilder(encoder(features, fraction_bits=10))
+    A = np.triu(rng.normal(size=(features, features)) * 0.3 + 2 * np.eye(features))
+    h = build.affine([(A, build.input)], rng.normal(size=features) * 0.1, fraction_bits=20)
+    build.affine([(np.ones((1, features)), build.product(h, h))], fraction_bits=40)
+    return build.finish(tolerance=1e-3, honest_extraction_rows=(features + 1) * (features + 2) // 2)
 
 
 def of_degree_eight() -> Program:

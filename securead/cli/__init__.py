@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from securead.cli import demo, inspect, keygen, scoring, serve, share, train
+from securead.cli import certs, demo, inspect, keygen, scoring, serve, share, sharing, shrink, stations, train
 from securead.cli.screen import say, say_error
 from securead.errors import RetryLaterError, SecureadError
 
@@ -72,6 +72,14 @@ _add("decrypt", scoring.decrypt)
 _add("score", scoring.score)
 _add("share", share.command)
 _add("inspect", inspect.command)
+_add("shrink", shrink.command)
+_add("certs", certs.command)
+_add("split", sharing.split)
+_add("dealer", sharing.dealer)
+_add("party", sharing.party)
+_add("mailbox", stations.mailbox)
+_add("gateway", stations.gateway)
+_add("centre", stations.centre)
 _add("demo", demo.command)
 
 

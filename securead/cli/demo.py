@@ -47,6 +47,7 @@ def command(
     from securead.bench.datasets import demo_data
     from securead.bench.demo import run_demo
     from securead.serving import serve
+    from securead.serving.deployment import deploy
 
     start = time.perf_counter()
     screen = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -61,7 +62,7 @@ def command(
             if not screen.is_terminal:
                 screen.print(f"[{time.perf_counter() - start:6.1f} s] {step}", markup=False)
 
-        run = run_demo(chosen, out, start_service=serve, say=say)
+        run = run_demo(chosen, out, start_service=serve, start_parties=deploy, say=say)
         bar.update(task, description="done")
     Console(highlight=False).print(_table(run))
     sampled = {len(one.encrypted_scores) for one in run.detectors if len(one.encrypted_scores) < run.rows_held_out}
@@ -78,10 +79,11 @@ def _table(run: Run) -> Table:
     from rich.table import Table
 
     results = run.summary.detectors
-    table = Table(title=f"{run.dataset}: {run.rows_held_out:,} held-out records scored under encryption")
-    table.add_column("")
+    title = f"{run.dataset}: {run.rows_held_out:,} held-out records scored unseen"
+    table = Table(title=title, box=None, pad_edge=False, header_style="bold")
+    table.add_column("\nengine\nrole")
     for item in results:
-        table.add_column(f"{item.name.removeprefix('subspace-')}\nrole {item.role}", justify="right")
+        table.add_column(f"{item.name.removeprefix('subspace-')}\n{item.engine}\n{item.role}", justify="right")
     lines = (
         ("epsilon", [_number(item.epsilon, ".2f") for item in results]),
         ("AUROC, clear", [_number(item.auroc_float, ".4f") for item in results]),

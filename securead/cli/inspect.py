@@ -13,6 +13,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from securead.client.keys import KeyRecord
+    from securead.data.windows import WindowedSchema
     from securead.models.bundle import PublicModel
     from securead.program.program import PublicProgram
     from securead.protocols.engine import Plan
@@ -73,6 +74,7 @@ def _rows(screen: Console, title: str, header: tuple[str, ...], rows: Sequence[t
 
 
 def _show_bundle(screen: Console, path: Path, model: PublicModel) -> None:
+    from securead.data.windows import WindowedSchema
     from securead.models.bundle import SECRET_FILE
 
     program = model.program
@@ -87,6 +89,8 @@ def _show_bundle(screen: Console, path: Path, model: PublicModel) -> None:
     )
     _pairs(screen, f"Model {model.name}", model_facts)
     schema = program.encoder.schema
+    if isinstance(schema, WindowedSchema):
+        _show_window(screen, schema)
     columns = [
         (
             column.name,
@@ -95,10 +99,11 @@ def _show_bundle(screen: Console, path: Path, model: PublicModel) -> None:
             column.transform,
             "-" if column.center is None else f"{column.center:.4g} +- {column.spread:.4g}",
         )
-        for column in schema.columns
+        for column in (schema.readings if isinstance(schema, WindowedSchema) else schema).columns
     ]
     bounds = f"bounds {schema.origin}; values outside: {schema.out_of_bounds}"
-    _rows(screen, f"Columns ({bounds})", ("name", "lower", "upper", "transform", "scale"), columns)
+    what = "Channels of a reading" if isinstance(schema, WindowedSchema) else "Columns"
+    _rows(screen, f"{what} ({bounds})", ("name", "lower", "upper", "transform", "scale"), columns)
     _show_program(screen, program)
     _show_plans(screen, program)
     screen.print(Text("Privacy", style="bold"))
@@ -114,6 +119,22 @@ def _show_bundle(screen: Console, path: Path, model: PublicModel) -> None:
             f"whatever the engine{fewer}."
         )
     )
+
+
+def _show_window(screen: Console, schema: WindowedSchema) -> None:
+    window = schema.window
+    each = "readings of unknown rate" if window.period is None else f"readings, one every {window.period:g} s"
+    filled = f"up to {window.fill} in a row are filled by the last before them" if window.fill else "none is filled"
+    step = "cannot be seen" if window.period is None else f"is a step of more than {window.gap:g} periods"
+    scale = "each gateway's own (--scale)" if window.local else "the schema's"
+    facts = (
+        ("a record", f"{window.length} {each}; a new one every {window.stride}"),
+        ("a gap", f"{step}; a reading without a value: {window.missing}; missing readings: {filled}"),
+        ("a reading that comes early or twice", window.early),
+        ("scale", scale),
+        ("one reading touches", f"{window.windows_per_reading} record(s)"),
+    )
+    _pairs(screen, "Windows", facts)
 
 
 def _show_program(screen: Console, program: PublicProgram) -> None:
@@ -143,7 +164,7 @@ def _show_plans(screen: Console, program: PublicProgram) -> None:
     from securead.protocols import registry
     from securead.protocols.choice import carriers
 
-    for spec in carriers(program):
+    for spec in (*carriers(program), *carriers(program, parties=2)):
         for role in spec.roles:
             title = f"Engine {spec.name}, role {role}"
             try:

@@ -29,6 +29,14 @@ PassphraseFile = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print a summary for programs to standard output.")]
 Reorder = Annotated[bool, typer.Option("--reorder", help="Match columns by name when their order differs.")]
+Scale = Annotated[
+    Path | None,
+    typer.Option("--scale", metavar="FILE", help="This gateway's own scale, where the model's windows are on it."),
+]
+Time = Annotated[
+    str | None,
+    typer.Option("--time", metavar="COLUMN", help="The readings' times, for windows (default: time or timestamp)."),
+]
 
 
 def passphrase(file: Path | None) -> str | None:

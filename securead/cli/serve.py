@@ -30,6 +30,10 @@ def command(
     refuse_extraction: Annotated[
         bool, typer.Option("--refuse-extraction", help="Refuse keys that were answered enough rows to rebuild a model.")
     ] = False,
+    outbox: Annotated[
+        Path | None,
+        typer.Option("--outbox", metavar="FILE", help="Also keep answers for later pick-up by key holders, in FILE."),
+    ] = None,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Serve trained models: score records that this service cannot read.
@@ -46,6 +50,9 @@ def command(
     logs each key that reaches the number. With --refuse-extraction it gets HTTP 403 from then on, which for CKKS is
     often the second chunk. Keys are free to make: this measures honest use and stops nobody who is determined. For
     that, put accounts in front of the service.
+
+    With --outbox, gateways may deposit requests whose answers wait on disk until their key holder fetches them
+    (securead gateway, securead centre). FILE holds encrypted answers, gateways' names and the times of their windows.
 
     Answers are masked and flooded: to a key made as keygen makes it they tell the scores of the points submitted, which
     for ckks are all slots of a chunk.
@@ -78,6 +85,7 @@ def command(
         queue=queue,
         max_body=max_body,
         refuse_extraction=refuse_extraction,
+        outbox=outbox,
         announce=announce,
         until_stdin_closes=until_stdin_closes,
     )

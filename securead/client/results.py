@@ -10,10 +10,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from securead.client.messages import existing_file, fresh_file
+from securead.client.positions import Positions
 from securead.data.schema import Array
 from securead.errors import FixInputError
 
 CSV_HEADER = b"row,score,anomaly\n"
+WINDOWS_HEADER = b"row,score,anomaly,reading,time\n"
+"""Of windows of readings: also the row of each one's last reading in the file that was encrypted, and its time."""
 
 
 @dataclass(frozen=True)
@@ -72,20 +75,36 @@ class Summary:
         return plain
 
 
-def write_rows(stream: BinaryIO, first_row: int, scores: Array, is_anomaly: Array) -> None:
-    """Append lines `row,score,anomaly`; scores keep every bit (they read back as the same float)."""
+def write_header(stream: BinaryIO, positions: Positions | None) -> None:
+    """The first line of a file of scores."""
+    stream.write(CSV_HEADER if positions is None else WINDOWS_HEADER)
+
+
+def write_rows(
+    stream: BinaryIO, first_row: int, scores: Array, is_anomaly: Array, positions: Positions | None = None
+) -> None:
+    """Append lines `row,score,anomaly`, of windows also `reading,time`; scores keep every bit when they are read."""
     lines = (
-        f"{first_row + at},{float(score)!r},{int(flag)}\n"
+        f"{first_row + at},{float(score)!r},{int(flag)}"
+        + ("" if positions is None else "," + positions.told(first_row + at))
+        + "\n"
         for at, (score, flag) in enumerate(zip(scores, is_anomaly, strict=True))
     )
     stream.write("".join(lines).encode())
 
 
-def write_scores(path: Path, scores: Scores) -> None:
-    """Write a CSV file row,score,anomaly (mode 0600: scores are what encryption protects)."""
+def write_scores(path: Path, scores: Scores, positions: Positions | None = None) -> None:
+    """Write a CSV file row,score,anomaly, of windows also reading,time (mode 0600, as encryption protects scores)."""
     with fresh_file(path, mode=0o600) as stream:
-        stream.write(CSV_HEADER)
-        write_rows(stream, 0, scores.scores, scores.is_anomaly)
+        write_header(stream, positions)
+        write_rows(stream, 0, scores.scores, scores.is_anomaly, positions)
+
+
+def write_verdicts(path: Path, is_anomaly: Array) -> None:
+    """Write a CSV file row,anomaly (mode 0600)."""
+    with fresh_file(path, mode=0o600) as stream:
+        stream.write(b"row,anomaly\n")
+        stream.write("".join(f"{at},{int(flag)}\n" for at, flag in enumerate(is_anomaly)).encode())
 
 
 def read_scores(path: Path, rows: frozenset[int] | None = None) -> tuple[Array, Array]:
@@ -96,11 +115,11 @@ def read_scores(path: Path, rows: frozenset[int] | None = None) -> tuple[Array, 
     """
     found: dict[int, float] = {}
     with existing_file(path) as stream:
-        if stream.readline(64) != CSV_HEADER:
+        if stream.readline(64) not in (CSV_HEADER, WINDOWS_HEADER):
             raise FixInputError(f"{path} holds no scores", remedy="Give what `securead decrypt` or `score` wrote.")
         for number, line in enumerate(iter(lambda: stream.readline(256), b""), 2):
             try:
-                row, score, _ = line.decode("ascii").split(",")
+                row, score, _ = line.decode("ascii").split(",")[:3]
                 at, value = int(row), float(score)
             except ValueError:
                 at, value = -1, 0.0

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self
 
 import httpx
 
@@ -45,6 +45,17 @@ SECONDS_HEADER = "X-Securead-Seconds"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _BUSY = {502, 503, 504}
 _DONE = {200, 204}
+_OCTETS = "application/octet-stream"
+
+
+class Pieces(Protocol):
+    """Bytes in pieces, from the start again at every iteration."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
+Content = bytes | Pieces
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,7 @@ class Service:
             headers={"Accept-Encoding": "identity"},
         )
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -221,7 +232,7 @@ class Service:
                 remedy="Check that the address is that of a securead service of the same release.",
             ) from error
 
-    def _call(self, method: str, path: str, *, limit: int, content: bytes | None = None) -> _Reply:
+    def _call(self, method: str, path: str, *, limit: int, content: Content | None = None) -> _Reply:
         """One call, repeated while that can help and patience lasts."""
         start, pause = time.monotonic(), _FIRST_PAUSE
         while True:
@@ -247,8 +258,8 @@ class Service:
             raise self._refusal(reply)
         return reply
 
-    def _once(self, method: str, path: str, content: bytes | None, limit: int) -> _Reply:
-        headers = {"Content-Type": "application/octet-stream"} if content is not None else {}
+    def _once(self, method: str, path: str, content: Content | None, limit: int) -> _Reply:
+        headers = {} if content is None else {"Content-Type": _OCTETS, "Content-Length": str(len(content))}
         with self._http.stream(method, self.url + path, content=content, headers=headers) as response:
             limit = limit if response.status_code in _DONE else MAX_ERROR_BYTES
             body = bytearray()

@@ -14,19 +14,26 @@ from pathlib import Path
 
 import numpy as np
 
-from securead.client import messages
+from securead.client import drift, messages
 from securead.client.keys import HolderKeys, Keys, SubmitterKeys
 from securead.client.messages import LocalHead, LocalPart
-from securead.client.results import CSV_HEADER, Scores, Summary, Timings, named, write_rows
+from securead.client.positions import WINDOWS_SUFFIX, Positions, find_positions, read_windows
+from securead.client.results import Scores, Summary, Timings, named, write_header, write_rows
 from securead.client.service import Service
 from securead.client.watch import Silent, Watch
 from securead.data.readers import Table, read_table
 from securead.data.schema import Array, Schema
+from securead.data.windows import WindowedSchema, Windows
 from securead.errors import FixInputError, RejectMessageError, UseOtherKeyError
 from securead.models.bundle import PublicModel
 from securead.observe import span
 from securead.protocols import registry, wire
 from securead.protocols.engine import Decryptor, Plan
+
+_WITHOUT_POSITIONS = (
+    "Rows count windows in the order they were encrypted; which readings they end with stands in the submitter's "
+    f"{WINDOWS_SUFFIX} file, which is not beside the answer."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +49,21 @@ def read_records(path: Path, schema: Schema, *, reorder: bool = False) -> Array:
 
     A label column is left out unless the schema has a column of that name. An `.npz` without column names is taken
     in the schema's order when its number of columns fits. Raises `FixInputError` for columns that are not the
-    schema's: missing, unknown, doubled, or in another order without `reorder`.
+    schema's: missing, unknown, doubled, or in another order without `reorder`. Where records are windows, the file is
+    of readings: `positions.read_windows` tells also which.
     """
-    table = read_table(path, features=schema.names)
-    return table.X[:, _positions(table, schema, reorder=reorder, unnamed=path.suffix.lower() == ".npz")]
+    if isinstance(schema, WindowedSchema):
+        return read_windows(path, schema, reorder=reorder).X
+    return read_labelled(path, schema, reorder=reorder)[0]
+
+
+def read_labelled(
+    path: Path, schema: Schema, *, label: str | None = None, reorder: bool = False
+) -> tuple[Array, Array | None]:
+    """As `read_records` of single records, and their labels `(n,)`, 1 for anomalies, where the file has any."""
+    table = read_table(path, label=label, features=schema.names)
+    order = _positions(table, schema, reorder=reorder, unnamed=path.suffix.lower() == ".npz")
+    return table.X[:, order], table.y
 
 
 def _positions(table: Table, schema: Schema, *, reorder: bool, unnamed: bool) -> list[int]:
@@ -121,10 +139,13 @@ def unseal(keys: HolderKeys, decryptor: Decryptor, answer: wire.Envelope, terms:
     return total
 
 
-def encrypt_file(X: Array, keys: SubmitterKeys, out: Path, *, watch: Watch | None = None) -> Summary:
+def encrypt_file(
+    X: Array, keys: SubmitterKeys, out: Path, *, watch: Watch | None = None, windows: Windows | None = None
+) -> Summary:
     """Encrypt records into a request file and, where needed, the local notes `<out>.local` (mode 0600).
 
-    Where the service needs the owner's public key, the file opens with it.
+    Where the service needs the owner's public key, the file opens with it. With `windows`, where `X` comes from, their
+    positions are noted in `<out>.windows` (mode 0600).
     """
     start, watch, done = time.perf_counter(), watch or Silent(), 0
     clipped = np.zeros(keys.model.program.encoder.width, dtype=int)
@@ -148,12 +169,14 @@ def encrypt_file(X: Array, keys: SubmitterKeys, out: Path, *, watch: Watch | Non
             done, clipped = done + header.rows, clipped + sealed.local.clipped
             watch.rows("encrypt", done, len(X))
         size = stream.tell()
+        if windows is not None:
+            Positions.of(windows, header.request).write(out.with_name(out.name + WINDOWS_SUFFIX))
     return Summary(
         rows=done,
         chunks=header.chunks,
         seconds=time.perf_counter() - start,
         bytes=size,
-        clipped=named(keys.model.program.encoder.schema.names, clipped),
+        clipped=named(keys.model.program.encoder.schema.names, clipped) if windows is None else windows.clipped,
         request=header.request,
         notes=(f"Keep {local}: decrypting needs it.",) if keep else (),
     )
@@ -227,12 +250,16 @@ def decrypt_file(
     *,
     local: Path | None = None,
     request: str | None = None,
+    history: Path | None = None,
     watch: Watch | None = None,
 ) -> Summary:
     """Decrypt an answer file into CSV lines row,score,anomaly (mode 0600: scores are what encryption protects).
 
+    Where records are windows and the submitter's notes of their positions lie beside the answer, also reading,time.
+
     `request`: the request id to insist on, for key holders whom the submitter tells it; an older answer that is
     replayed to them has another. `local`: the request's local notes, looked for beside `answer` by default.
+    `history`: where scores are remembered (see `drift`); a warning is among the summary's notes.
     """
     start, watch, done, flagged, size = time.perf_counter(), watch or Silent(), 0, 0, 0
     schema, decryptor = keys.model.program.encoder.schema, keys.decryptor()
@@ -248,6 +275,9 @@ def decrypt_file(
             value=header.request,
             remedy=f"Wanted was {request}: give its answer, or ask the submitter for the request's id.",
         )
+    windowed = isinstance(schema, WindowedSchema)
+    positions = find_positions(answer, header.request) if windowed else None
+    every: list[Array] = []
     parts: Iterator[LocalPart] | None = None
     if needs_local(keys.model, keys.plan):
         parts = messages.read_local(local or messages.find_local(answer, header.request), header)
@@ -256,7 +286,7 @@ def decrypt_file(
         messages.existing_file(answer) as stream,
         messages.fresh_file(out, mode=0o600) as lines,
     ):
-        lines.write(CSV_HEADER)
+        write_header(lines, positions)
         for envelope in messages.checked(stream, "answer", where=answer):
             terms: tuple[int, ...] = ()
             if parts is not None:
@@ -264,9 +294,13 @@ def decrypt_file(
                 terms, clipped = part.terms, clipped + _counts(part, schema)
             scores = unseal(keys, decryptor, envelope, terms)
             flags = keys.model.is_anomaly(scores)
-            write_rows(lines, done, scores, flags)
+            write_rows(lines, done, scores, flags, positions)
+            every.append(scores)
             done, flagged, size = done + len(scores), flagged + int(flags.sum()), size + len(envelope.payload)
             watch.rows("decrypt", done, header.chunks * keys.plan.rows_per_chunk)
+    notes: tuple[str, ...] = (_WITHOUT_POSITIONS,) if windowed and positions is None else ()
+    if history is not None:
+        notes += drift.noted(history, keys.model, np.concatenate(every), source=header.request)
     return Summary(
         rows=done,
         chunks=header.chunks,
@@ -275,6 +309,7 @@ def decrypt_file(
         clipped=None if parts is None else named(schema.names, clipped),
         anomalies=flagged,
         request=header.request,
+        notes=notes,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from securead.data.schema import Array, Schema
+from securead.data.windows import WindowedSchema
 from securead.errors import FixConfigurationError, FixInputError
 
 MAX_FRACTION_BITS = 30
@@ -23,7 +24,7 @@ class Encoder:
     whatever the record.
     """
 
-    schema: Schema
+    schema: Schema | WindowedSchema
     limit: float = 8.0
     fraction_bits: int = 14
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from securead import codec, files
 from securead.data.schema import Array, Schema
+from securead.data.windows import WindowedSchema
 from securead.errors import FixConfigurationError, FixInputError
 from securead.models.estimator import AnomalyDetector
 from securead.models.training import State
@@ -46,7 +47,7 @@ class _Meta:
     fingerprint: str
     job: str
     stage: str
-    schema: Schema
+    schema: Schema | WindowedSchema
     steps: tuple[TrainingStep, ...]
 
 

@@ -19,6 +19,7 @@ from securead.data.schema import Array, Schema
 from securead.errors import FixConfigurationError, PrivacyRefusedError, SecureadError
 from securead.federated.checkpoint import Checkpoint, TrainingStep, fingerprint
 from securead.models.estimator import AnomalyDetector, protect, statement
+from securead.models.local import scale_of
 from securead.models.training import Update, add_up
 from securead.privacy.budget import Budget
 from securead.privacy.plan import PrivacyPlan
@@ -35,7 +36,8 @@ class Site:
     """A data owner: a name, its records `(n, d)`, and labels `(n,)` where it knows some (1 for an anomaly).
 
     `ledger` names the file that keeps its budget across jobs, and `limit` the epsilon that it allows in total; by
-    default a run may spend its own plan and no more.
+    default a run may spend its own plan and no more. `scale` names the file into which its own scale is written, where
+    the detector's scaling is "local": its gateway needs it to score.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Site:
     ledger: Path | None = None
     limit: float | None = None
     labels: Array | None = None
+    scale: Path | None = None
 
 
 def train(
@@ -65,7 +68,7 @@ def train(
     With `checkpoint`, a folder, the state is written down after every round and each site keeps what it released; the
     same call after a crash goes on from the last whole round, sends identical updates again and charges nothing twice.
     The folder holds what sites keep to themselves: delete it when the run is done. `training_` tells what each site
-    did in each round.
+    did in each round. With scaling="local", `scales_` holds every site's own scale, which elsewhere no other site sees.
     """
     names = [site.name for site in sites]
     if not sites or len(set(names)) != len(names):
@@ -81,7 +84,7 @@ def train(
         _at_site(site, functools.partial(detector.check_labels, site.labels, len(site.X)))
     memory = Checkpoint(checkpoint, fingerprint(detector, names, schema, privacy))
     releasers: list[Releaser] = [
-        _releaser(detector, site, privacy, memory.job, memory.kept(at)) for at, site in enumerate(sites)
+        _releaser(detector, site, schema, privacy, memory.job, memory.kept(at)) for at, site in enumerate(sites)
     ]
     for site, releaser in zip(sites, releasers, strict=True):
         _at_site(site, functools.partial(memory.refuse_other_records, releaser.kept, site.X, site.labels))
@@ -110,6 +113,12 @@ def train(
         memory.save(state, steps)
     detector.finish(state)
     detector.training_ = memory.steps
+    if detector.scaling == "local":
+        each = zip(sites, releasers, strict=True)
+        detector.scales_ = {s.name: scale_of(schema, detector.values_, r, s.name) for s, r in each}
+        for site in sites:
+            if site.scale is not None:
+                detector.scales_[site.name].write(site.scale)
     if privacy is not None:
         protected = [releaser for releaser in releasers if isinstance(releaser, Protected)]
         detector.statement_ = statement(detector, privacy, protected, schema)
@@ -124,7 +133,9 @@ def _at_site(site: Site, work: Callable[[], T]) -> T:
         raise
 
 
-def _releaser(detector: AnomalyDetector, site: Site, privacy: PrivacyPlan | None, job: str, kept: Kept) -> Releaser:
+def _releaser(
+    detector: AnomalyDetector, site: Site, schema: Schema, privacy: PrivacyPlan | None, job: str, kept: Kept
+) -> Releaser:
     unprotected = privacy is None or privacy.noise_source == "seeded-study"
     if unprotected and (site.ledger is not None or site.limit is not None):
         raise PrivacyRefusedError(
@@ -135,4 +146,5 @@ def _releaser(detector: AnomalyDetector, site: Site, privacy: PrivacyPlan | None
     if privacy is None:
         return Unprotected(kept)
     limit = privacy.epsilon if site.limit is None else site.limit
-    return protect(detector, privacy, Budget(site.name, limit, privacy.delta, path=site.ledger), job=job, kept=kept)
+    budget = Budget(site.name, limit, privacy.delta, path=site.ledger)
+    return protect(detector, privacy, budget, job=job, schema=schema, kept=kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,16 +13,19 @@ import numpy as np
 from securead import codec, files
 from securead.data.generators.generated import Generated
 from securead.data.generators.payments import generate_payments
-from securead.data.generators.sensors import generate_sensors, standardised
+from securead.data.generators.sensors import generate_sensors
 from securead.data.partition import partition
 from securead.data.readers import Table, read_table
 from securead.data.schema import Array, Column, Schema
 from securead.errors import FixConfigurationError, FixInputError, SecureadError
 from securead.federated.embedded import Progress, Site, train
+from securead.federated.windowed import Place, WindowSection, generated_sites, sites_of
 from securead.models.bundle import check_name
 from securead.models.estimator import AnomalyDetector
 from securead.models.registry import make_detector
 from securead.privacy.plan import PrivacyPlan
+from securead.program.layered import RING_BITS
+from securead.protocols import registry
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class SchemaSection:
 class SiteSection:
     """One data owner: a data file of its own, or its share of the run's common file.
 
-    `ledger` names the file that keeps its budget across jobs, `limit` the epsilon that it allows in total.
+    `ledger` names the file that keeps its budget across jobs, `limit` the epsilon that it allows in total; `scale` the
+    file for its own scale, where detectors use one (scaling = "local").
     """
 
     name: str
@@ -67,35 +70,30 @@ class SiteSection:
     share: float | None = None
     ledger: str | None = None
     limit: float | None = None
+    scale: str | None = None
+
+    def place(self, base: Path) -> Place:
+        """The same with paths relative to `base`."""
+        data, ledger, scale = (None if name is None else base / name for name in (self.data, self.ledger, self.scale))
+        return Place(self.name, data, ledger, self.limit, scale)
 
 
 @dataclass(frozen=True)
 class GenerateSection:
-    """Synthetic records: "payments" of several banks or "sensors" of several gateways, and how many of them.
-
-    With `local_scale`, every gateway's readings are in deviations from its own quiet half. No noise covers these
-    statistics, and the statement says so.
-    """
+    """Synthetic records: "payments" of several banks or "sensors" of several gateways, and how many of them."""
 
     kind: Literal["payments", "sensors"]
     sites: int
     rows: int
     anomaly_rate: float = 0.0
     seed: int = 0
-    local_scale: bool = False
 
     def generate(self) -> Generated:
         """The records with their schema; `rows` are shared among all sites."""
         if self.kind == "payments":
             return generate_payments(rows=self.rows, banks=self.sites, fraud_rate=self.anomaly_rate, seed=self.seed)
         readings = max(self.rows // self.sites, 1)
-        fleet = generate_sensors(gateways=self.sites, readings=readings, fault_rate=self.anomaly_rate, seed=self.seed)
-        if not self.local_scale:
-            return fleet
-        names = fleet.schema.names
-        schema = Schema(tuple(Column(name, -8.0, 8.0, "identity", 0.0, 1.0) for name in names), origin="observed")
-        table = dataclasses.replace(fleet.table, X=standardised(fleet))
-        return dataclasses.replace(fleet, table=table, schema=schema)
+        return generate_sensors(gateways=self.sites, readings=readings, fault_rate=self.anomaly_rate, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,9 @@ class Recipe:
     `privacy` absent means exact sums and no guarantee. `schema` absent means bounds observed in the data, widened by a
     tenth on each side; every statement then says that they are not covered. `generate` names synthetic records, which
     come with their sites and schema. `label` names the column of known anomalies, where it has no usual name; labels
-    serve a threshold by false alarms or by costs and nothing else.
+    serve a threshold by false alarms or by costs and nothing else. `engine` names the one that the model is for: a
+    program for "sharing" is another than for a scoring service. `window` makes records of readings; the schema's
+    columns are then their channels.
     """
 
     name: str
@@ -118,6 +118,13 @@ class Recipe:
     generate: GenerateSection | None = None
     split_seed: int = 0
     label: str | None = None
+    engine: str | None = None
+    window: WindowSection | None = None
+
+    @property
+    def ring_bits(self) -> int | None:
+        """What `compile` is given for the engine."""
+        return None if self.engine is None or registry.spec(self.engine).parties == 1 else RING_BITS
 
 
 def parse_recipe(content: str, *, where: str) -> Recipe:
@@ -146,6 +153,8 @@ def parse_recipe(content: str, *, where: str) -> Recipe:
         generate=read.generate,
         split_seed=read.split_seed,
         label=read.label,
+        engine=read.engine,
+        window=read.window,
     )
 
 
@@ -161,6 +170,8 @@ class _Plain:
     generate: GenerateSection | None = None
     split_seed: int = 0
     label: str | None = None
+    engine: str | None = None
+    window: WindowSection | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -184,12 +195,16 @@ def gather(
     columns: tuple[str, ...] = (),
     owner: Array | None = None,
     labels: Array | None = None,
+    readings: Path | None = None,
 ) -> TrainingData:
     """Read each site's records; paths are relative to `base`, the recipe's folder.
 
     With `X` (its column names, and labels where known) these records are split by the sites' shares instead of reading
-    files, or by `owner`, the position of each record's site.
+    files, or by `owner`, the position of each record's site. With `readings`, that file takes the place of the recipe's
+    `data` where records are windows.
     """
+    if recipe.window is not None:
+        return _gather_windows(recipe, recipe.window, base, readings)
     if X is None and recipe.generate is not None:
         made = recipe.generate.generate()
         tables = [(name, made.of_site(name)) for name in made.sites]
@@ -227,6 +242,24 @@ def gather(
     return TrainingData(sites, schema)
 
 
+def _gather_windows(recipe: Recipe, section: WindowSection, base: Path, readings: Path | None) -> TrainingData:
+    made = None if recipe.generate is None or readings is not None else recipe.generate.generate()
+    declared = recipe.schema or (None if made is None else made.schema)
+    if declared is None:
+        raise FixConfigurationError(
+            "windows need a declared schema: bounds of every channel",
+            remedy="Add a section [schema] with the sensors' ranges.",
+        )
+    schema = section.schema(declared)
+    if made is not None:
+        return TrainingData(generated_sites(section, schema, made), schema)
+    common = readings or (None if recipe.data is None else base / recipe.data)
+    places = [site.place(base) for site in recipe.sites]
+    if common is None and not places:
+        raise FixConfigurationError("the recipe has no site", remedy="Add a section [[sites]] with a name.")
+    return TrainingData(sites_of(section, schema, places, common, recipe.label), schema)
+
+
 def _own_records(site: SiteSection, base: Path, label: str | None, features: tuple[str, ...]) -> Table:
     if site.data is None:
         raise FixConfigurationError(
@@ -250,9 +283,21 @@ def _checked(layout: Schema, where: str, table: Table) -> Array:
 def train_recipe(
     recipe: Recipe, data: TrainingData, *, progress: Progress | None = None, checkpoint: Path | None = None
 ) -> AnomalyDetector:
-    """Train by the recipe on the embedded executor; `bundle.make(detector, recipe.name)` compiles the result."""
+    """Train by the recipe on the embedded executor; `bundle.make(detector, recipe.name, ...)` compiles it."""
     detector = make_detector(recipe.detector, recipe.parameters)
     return train(detector, data.sites, data.schema, privacy=recipe.privacy, progress=progress, checkpoint=checkpoint)
+
+
+def write_scales(detector: AnomalyDetector, data: TrainingData, folder: Path) -> tuple[Path, ...]:
+    """Write the scale of every site that has one and named no file for it, to `folder`; all that were written."""
+    scales = getattr(detector, "scales_", {})
+    written = []
+    for at, site in enumerate(data.sites):
+        if site.name in scales:
+            name = site.name if check_name(site.name) else f"site-{at}"
+            written.append(site.scale or folder / f"{name}.json")
+            scales[site.name].write(written[-1])
+    return tuple(written)
 
 
 def zoo_folder() -> Path:

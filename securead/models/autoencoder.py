@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from securead.data.schema import Array, Schema
-from securead.errors import FixConfigurationError, FixProgramError, PrivacyRefusedError
+from securead.errors import FixConfigurationError, PrivacyRefusedError
 from securead.models import network
 from securead.models.estimator import AnomalyDetector
 from securead.models.threshold import Wish, refuse_no_number
@@ -25,8 +25,9 @@ from securead.privacy.mechanisms import GRID_BITS
 from securead.privacy.plan import PrivacyPlan, Stage
 from securead.privacy.randomness import Stream
 from securead.privacy.site import Releaser
-from securead.program.builder import ProgramBuilder
+from securead.program.layered import RING_BITS, layered_program
 from securead.program.program import Program
+from securead.program.reconstruction import TOLERANCE, Network, reconstruction_error
 
 RECORDS = "records"
 _UNIT = 1 << GRID_BITS
@@ -67,7 +68,7 @@ class AutoEncoder(AnomalyDetector):
         weight_limit: float = 1.0,
         patience: int = 2,
         random_state: int = 0,
-        scaling: Literal["schema", "private"] = "schema",
+        scaling: Literal["schema", "private", "local"] = "schema",
         threshold: Wish = "model",
         contamination: float = 0.1,
         limit: float = 4.0,
@@ -219,44 +220,38 @@ class AutoEncoder(AnomalyDetector):
 
     # --- compiling ------------------------------------------------------------------------------------------------
 
-    def compile(self, *, weight_bits: int | None = None, fraction_bits: int = 12) -> Program:
-        """A program of degree four for one hidden layer of linear and square units.
+    def compile(
+        self, *, weight_bits: int | None = None, fraction_bits: int = 14, ring_bits: int | None = None
+    ) -> Program:
+        """A program of degree four for one hidden layer of linear and square units: `program.reconstruction`.
 
-        With y = z - c and a hidden layer h = (linear, squares), the error is |y - W h|^2. For W = QR it is
-        |y|^2 + sum_k v_k (v_k - 2 t_k) with v = R h and t = Q^T y: as many products as hidden units, not as columns;
-        |y|^2 is a public |z|^2 and a linear form. Linear units are folded into the affine maps.
+        By default weights have as few bits as keep ranks as they are. With `ring_bits`, and for ReLUs and deeper
+        networks, which only secret sharing carries, a program of all layers instead that fits so many bits (by default
+        62); it has as many fraction bits as fit, whatever else is given: `program.layered`.
         """
-        if self.units == "relu" or len(self._widths) != 1:
-            raise FixProgramError(
-                "only one hidden layer without ReLU compiles to a polynomial of degree four",
-                value=(self._widths, self.units),
-                remedy='Use one hidden layer and units="linear_square" or "square" for encrypted scoring.',
+        values = self.values_
+        if ring_bits is not None or self.units == "relu" or len(self._widths) != 1:
+            return layered_program(
+                lambda bits: self._encoder(self.encoder_.schema, bits),
+                network.layers(self._network(values["best"]), values["best"]),
+                self.units,
+                ring_bits=RING_BITS if ring_bits is None else ring_bits,
+                tolerance=TOLERANCE * self.score_quantile(values, 0.5),
+                honest_extraction_rows=self._network(values["best"]).parameters + self._columns(values["best"]),
             )
-        values, bits = self.values_, 8 if weight_bits is None else weight_bits
         (encode, bias), (decode, center) = network.layers(self._network(values["best"]), values["best"])
         linear = (len(bias) + 1) // 2 if self.units == "linear_square" else 0
-        builder = ProgramBuilder(self._encoder(self.encoder_.schema, fraction_bits))
-        hidden = builder.affine([(encode[linear:], builder.input)], bias[linear:], fraction_bits=fraction_bits + bits)
-        squares = builder.product(hidden, hidden)
-        Q, R = np.linalg.qr(decode)
-        fold, constant = R[:, :linear] @ encode[:linear], R[:, :linear] @ bias[:linear]
-        grid = builder.fraction_bits(squares) + bits
-        left = builder.affine([(R[:, linear:], squares), (fold, builder.input)], constant, fraction_bits=grid)
-        right = builder.affine(
-            [(np.eye(len(R)), left), (-2 * Q.T, builder.input)], 2 * Q.T @ center, fraction_bits=grid
+        typical = self.score_quantile(values, 0.5)
+        builder = reconstruction_error(
+            self._encoder(self.encoder_.schema, fraction_bits),
+            Network(encode, bias, decode, center, linear),
+            typical=typical,
+            weight_bits=weight_bits,
         )
-        products = builder.product(left, right)
-        builder.affine(
-            [(np.ones((1, len(R))), products), (-2 * center[None, :], builder.input)],
-            np.array([center @ center]),
-            fraction_bits=builder.fraction_bits(products),
-        )
-        columns = len(center)
         return builder.finish(
-            # Worst-case bounds for four factors are far above what is measured (1e-6): tighter buys nothing.
-            tolerance=1e-2 * self.score_quantile(values, 0.5),
+            tolerance=TOLERANCE * typical,
             # Each weight of the network is an unknown; generically as many honest scores determine them.
-            honest_extraction_rows=self._network(values["best"]).parameters + columns,
+            honest_extraction_rows=self._network(values["best"]).parameters + len(center),
             squared_norm=1.0,
         )
 

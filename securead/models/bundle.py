@@ -109,12 +109,15 @@ class Compilable(Protocol):
     calibration_: Threshold
     statement_: PrivacyStatement
 
-    def compile(self) -> Program: ...
+    def compile(self, *, ring_bits: int | None = None) -> Program: ...
 
 
-def make(detector: Compilable, name: str) -> Bundle:
-    """Compile a fitted detector and put its program, threshold and privacy statement into a bundle."""
-    program = detector.compile()
+def make(detector: Compilable, name: str, *, ring_bits: int | None = None) -> Bundle:
+    """Compile a fitted detector and put its program, threshold and privacy statement into a bundle.
+
+    `ring_bits`: as the detector's `compile` takes it, for secret sharing.
+    """
+    program = detector.compile() if ring_bits is None else detector.compile(ring_bits=ring_bits)
     public = PublicModel(
         name=name,
         detector=type(detector).__name__,

@@ -21,8 +21,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from securead.data.encoder import Encoder
 from securead.data.schema import Array, Schema
+from securead.data.windows import WindowedSchema, windows_per_reading
 from securead.errors import FixConfigurationError
+from securead.models import local
 from securead.models.bundle import Threshold
+from securead.models.local import LOCAL, LOCAL_SHARE
 from securead.models.threshold import Calibrator, Costs, FalseAlarms, Wish, refuse_no_number
 from securead.models.training import DONE, State, Total, Update, release
 from securead.privacy import preprocessing
@@ -34,7 +37,7 @@ from securead.program.program import Program
 
 SCALING, THRESHOLD = "scaling", "threshold"
 _SCALING_SHARE, _THRESHOLD_SHARE = 0.2, 0.1
-_WHAT = {SCALING: "histograms of every column, for scaling"}
+_WHAT = {SCALING: "histograms of every column, for scaling", LOCAL: local.WHAT}
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
@@ -43,7 +46,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     Parameters
     ----------
     scaling: "schema" takes each column's declared centre and spread (or the middle and a sixth of its bounds);
-        "private" estimates them from noised histograms, charged to the budget.
+        "private" estimates them from noised histograms, charged to the budget; "local" has every site do so for
+        itself, on windows of readings (`models.local`): scores are then of windows on the gateway's own scale.
     threshold: "model" derives it from the detector's own distribution at rate `contamination`, touching no record;
         "private" takes it from a noised histogram of scores, charged. `FalseAlarms(rate)` does so for a wanted rate of
         false alarms, leaving known anomalies out where there are labels; `Costs(missed, false_alarm)` takes the least
@@ -59,7 +63,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     def __init__(
         self,
         *,
-        scaling: Literal["schema", "private"] = "schema",
+        scaling: Literal["schema", "private", "local"] = "schema",
         threshold: Wish = "model",
         contamination: float = 0.1,
         limit: float = 8.0,
@@ -124,14 +128,21 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         return _WHAT.get(stage, stage)
 
     @abc.abstractmethod
-    def compile(self, *, weight_bits: int | None = None, fraction_bits: int = 14) -> Program:
-        """The fitted detector as a program with integer weights; `tolerance` follows from the score's own scale."""
+    def compile(
+        self, *, weight_bits: int | None = None, fraction_bits: int = 14, ring_bits: int | None = None
+    ) -> Program:
+        """The fitted detector as a program with integer weights; `tolerance` follows from the score's own scale.
+
+        With `ring_bits`, one for secret sharing: its values fit so many bits, at the cost of fraction bits.
+        """
 
     # --- the training contract ------------------------------------------------------------------------------------
 
     def stages(self) -> Mapping[str, Stage]:
         """All stages that release something, in order."""
         before = {SCALING: Stage(_SCALING_SHARE)} if self.scaling == "private" else {}
+        if self.scaling == "local":
+            before = {LOCAL: Stage(LOCAL_SHARE)}
         after = {THRESHOLD: Stage(_THRESHOLD_SHARE)} if self._calibrator.counts_scores else {}
         rest = 1 - sum(stage.share for stage in (*before.values(), *after.values()))
         model = {
@@ -147,6 +158,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     def initial_state(self, schema: Schema) -> State:
         """The state before the first round; checks parameters."""
         self._check_parameters()
+        if self.scaling == "local":
+            local.check_schema(schema)
         return self._entering(next(iter(self.stages())), schema, {})
 
     def site_update(self, state: State, data: Array, releaser: Releaser, labels: Array | None = None) -> Update:
@@ -159,6 +172,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
             edges = preprocessing.scaling_edges(*state.schema.transformed_bounds())
             counts = preprocessing.histogram(state.schema.transformed(bounded), edges)
             return release(state, counts, preprocessing.sensitivity(len(edges)), releaser)
+        if state.stage == LOCAL:
+            return local.update(state, data, releaser)
+        if self.scaling == "local" and isinstance(state.schema, WindowedSchema):
+            data = local.standardised(state, data, releaser)
         Z = self._encoder(state.schema).standardise(data)
         if state.stage == THRESHOLD:
             scores, known = self.score_standardised(state.values, Z), self.check_labels(labels, len(Z))
@@ -186,6 +203,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
             noise = preprocessing.deviation(total.noise_variance)
             scale = self.scale_from(preprocessing.counts(total.values), edges, noise, schema.names)
             schema = schema.with_scale(*scale)
+        elif state.stage == LOCAL:
+            schema, fleet = local.next_state(schema, total)
+            values |= fleet
         elif state.stage == THRESHOLD:
             noise = preprocessing.deviation(total.noise_variance)
             found = self._calibrator.from_histograms(
@@ -232,12 +252,16 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
             self.schema.order(tuple(names))
         self._check_parameters()
         self.check_labels(labels, len(X))
-        site = protect(self, self.privacy, Budget("data", self.privacy.epsilon, self.privacy.delta), job="fit")
+        site = protect(
+            self, self.privacy, Budget("data", self.privacy.epsilon, self.privacy.delta), job="fit", schema=self.schema
+        )
         state = self.initial_state(self.schema)
         while not state.done:
             state = self.next_state(state, _single(self.site_update(state, X, site, labels)))
         self.finish(state)
         self.statement_ = statement(self, self.privacy, [site], self.schema)
+        if self.scaling == "local":
+            self.scales_ = {site.site: local.scale_of(self.schema, self.values_, site, site.site)}
         return self
 
     def _fit_exactly(self, X: Array, names: tuple[str, ...] | None, labels: Array | None) -> Self:
@@ -312,8 +336,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
 
     def _check_parameters(self) -> None:
         refuse_no_number("limit", self.limit)
-        if self.scaling not in ("schema", "private"):
-            raise FixConfigurationError('scaling is "schema" or "private"', value=self.scaling, remedy="Correct it.")
+        if self.scaling not in ("schema", "private", "local"):
+            raise FixConfigurationError(
+                'scaling is "schema", "private" or "local"', value=self.scaling, remedy="Correct it."
+            )
         _ = self._calibrator  # refuses what it cannot do
 
 
@@ -322,7 +348,13 @@ def _single(update: Update) -> Total:
 
 
 def protect(
-    detector: AnomalyDetector, plan: PrivacyPlan, budget: Budget, *, job: str, kept: Kept | None = None
+    detector: AnomalyDetector,
+    plan: PrivacyPlan,
+    budget: Budget,
+    *,
+    job: str,
+    schema: Schema,
+    kept: Kept | None = None,
 ) -> Protected:
     """One site's releaser for a whole training run; refuses now, before any record is read, what cannot be paid.
 
@@ -330,7 +362,8 @@ def protect(
     `recall` what that had paid for, once it is certain that this is the same run.
     """
     stages = detector.stages()
-    site = Protected(budget.ledger.owner, job, plan, budget, stages, plan.noise_multipliers(stages), kept or Kept())
+    multipliers, group = plan.noise_multipliers(stages), windows_per_reading(schema)
+    site = Protected(budget.ledger.owner, job, plan, budget, stages, multipliers, kept or Kept(), group)
     site.refuse_unless_affordable()
     return site
 
@@ -353,8 +386,10 @@ def statement(detector: AnomalyDetector, plan: PrivacyPlan, sites: list[Protecte
                 (detector.stage_in_words(stage), first.noise_multipliers[stage]) for stage in made
             ).items()
         ),
+        neighboring_relation=f"add or remove one {'window' if isinstance(schema, WindowedSchema) else 'record'}",
         accountant=accountant_name(),
         noise_source=plan.noise_source,
         not_covered=tuple(not_covered),
         observed_bounds=observed,
+        readings=local.guarantee_of_readings(sites, schema),
     )

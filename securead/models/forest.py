@@ -67,7 +67,7 @@ class IsolationForest(AnomalyDetector):
         extension: int = 0,
         noise: Literal["leaves", "levels"] = "leaves",
         random_state: int | None = 0,
-        scaling: Literal["schema", "private"] = "schema",
+        scaling: Literal["schema", "private", "local"] = "schema",
         threshold: Wish = "private",
         contamination: float = 0.1,
         limit: float = 8.0,
@@ -174,8 +174,12 @@ class IsolationForest(AnomalyDetector):
         """The sums of all trees' smallest and of all trees' largest terms."""
         return limits_of(list(values["tables"]))
 
-    def compile(self, *, weight_bits: int | None = None, fraction_bits: int = FRACTION_BITS) -> Program:
+    def compile(
+        self, *, weight_bits: int | None = None, fraction_bits: int = FRACTION_BITS, ring_bits: int | None = None
+    ) -> Program:
         """A table for each tree, its entries in `weight_bits` bits (by default 8).
+
+        Sums fit 40 bits, so any `ring_bits`.
 
         Raises `FixProgramError` for other `fraction_bits` than the splits were drawn on.
         """

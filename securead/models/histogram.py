@@ -57,7 +57,7 @@ class HistogramDetector(AnomalyDetector):
         self,
         *,
         n_bins: int = 32,
-        scaling: Literal["schema", "private"] = "schema",
+        scaling: Literal["schema", "private", "local"] = "schema",
         threshold: Wish = "private",
         contamination: float = 0.1,
         limit: float = 8.0,
@@ -145,8 +145,12 @@ class HistogramDetector(AnomalyDetector):
         """From a thousandth of the largest score to the largest."""
         return limits_of(list(values["tables"]))
 
-    def compile(self, *, weight_bits: int | None = None, fraction_bits: int = FRACTION_BITS) -> Program:
+    def compile(
+        self, *, weight_bits: int | None = None, fraction_bits: int = FRACTION_BITS, ring_bits: int | None = None
+    ) -> Program:
         """A table for each column, its entries in `weight_bits` bits (by default 8).
+
+        Sums fit 40 bits, so any `ring_bits`.
 
         Raises `FixProgramError` for other `fraction_bits` than the bins were laid on.
         """

@@ -17,7 +17,7 @@ from scipy import stats
 from sklearn.utils.validation import check_is_fitted
 
 from securead.data.schema import Array, Schema
-from securead.errors import FixConfigurationError, FixInputError, PrivacyRefusedError
+from securead.errors import FixConfigurationError, FixInputError, FixProgramError, PrivacyRefusedError
 from securead.models.estimator import AnomalyDetector
 from securead.models.threshold import Wish, refuse_no_number
 from securead.models.training import State, Total, Update, release
@@ -39,6 +39,9 @@ _CHUNK = 1 << 16
 _MOST_RECORDS = 1 << 25
 # Far beyond any standardised record, and far from where a float64 quotient of lengths loses its last bits.
 _CLIP_NORMS = (1e-6, 1e6)
+
+# Of the largest score: some thousands of what CKKS in float64 adds to it.
+_RESOLVED = 2.0**-35
 
 
 class SubspaceDetector(AnomalyDetector):
@@ -62,7 +65,7 @@ class SubspaceDetector(AnomalyDetector):
         method: Literal["mahalanobis", "pca_residual"] = "mahalanobis",
         components: int | None = None,
         l2_clip_norm: float | None = None,
-        scaling: Literal["schema", "private"] = "schema",
+        scaling: Literal["schema", "private", "local"] = "schema",
         threshold: Wish = "model",
         contamination: float = 0.1,
         limit: float = 8.0,
@@ -157,7 +160,9 @@ class SubspaceDetector(AnomalyDetector):
         typical = self.score_quantile(values, 0.5)
         return typical / 1000, max(float((reach**2).sum()), typical)
 
-    def compile(self, *, weight_bits: int | None = None, fraction_bits: int = 14) -> Program:
+    def compile(
+        self, *, weight_bits: int | None = None, fraction_bits: int = 14, ring_bits: int | None = None
+    ) -> Program:
         """Squares of affine forms, summed; integer weights of `weight_bits` fraction bits.
 
         By default these are as few as keep a typical score within about a thousandth of the float detector's.
@@ -165,8 +170,23 @@ class SubspaceDetector(AnomalyDetector):
         An orthogonal factor in front of the forms leaves the sum of their squares unchanged, so it is chosen to make
         the weight matrix triangular (QR identity): half of the products with weights vanish. When fewer components are
         kept than left out, the residual is |z-m|^2 minus their squares, and |z|^2 is a public term.
+
+        With `ring_bits`, inputs have as many of `fraction_bits` as let the score fit so many bits.
         """
         check_is_fitted(self)
+        program = self._compiled(weight_bits, fraction_bits)
+        if ring_bits is None or program.public.score_bits <= ring_bits:
+            return program
+        fewer = fraction_bits - math.ceil((program.public.score_bits - ring_bits) / 2)
+        if fewer < 6:
+            raise FixProgramError(
+                f"the score does not fit {ring_bits} bits",
+                value=program.public.score_bits,
+                remedy="Fit with a smaller limit, or compile with a smaller weight_bits.",
+            )
+        return self._compiled(weight_bits, fewer)
+
+    def _compiled(self, weight_bits: int | None, fraction_bits: int) -> Program:
         values = self.values_
         factor, mean = self._factor(values), values["mean"]
         builder = ProgramBuilder(self._encoder(self.encoder_.schema, fraction_bits))
@@ -193,7 +213,8 @@ class SubspaceDetector(AnomalyDetector):
         else:
             builder.affine([(ones, squares)], fraction_bits=builder.fraction_bits(squares))
         return builder.finish(
-            tolerance=1e-6 * typical,
+            # A millionth, unless records can reach so far that float64, in which SEAL encodes, would not resolve that.
+            tolerance=max(1e-6 * typical, self.score_limits(values)[1] * _RESOLVED),
             # A quadratic form in d variables has this many coefficients; as many honest scores determine it.
             honest_extraction_rows=(d + 1) * (d + 2) // 2,
             squared_norm=1.0 if subtract else None,

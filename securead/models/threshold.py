@@ -262,6 +262,15 @@ def exact_at_rate(scores: Array, rate: float, origin: str) -> Threshold:
     return Threshold(value, origin, *_counted(scores, value))
 
 
+def exact_nearest(scores: Array, flagged: int, origin: str) -> Threshold:
+    """Halfway between two neighbouring scores, above which as nearly as ties allow `flagged` of the scores lie."""
+    values, counts = np.unique(scores, return_counts=True)
+    above = np.append(np.cumsum(counts[::-1])[::-1], 0)  # at position i: those not below the i-th value
+    cuts = np.concatenate([[values[0] - 1.0], (values[1:] + values[:-1]) / 2, [values[-1] + 1.0]])
+    value = float(cuts[np.argmin(np.abs(above - flagged))])
+    return Threshold(value, origin, *_counted(scores, value))
+
+
 def exact_at_least_cost(scores: Array, anomalies: Array, costs: Costs, origin: str) -> Threshold:
     """The least cost on labelled records, halfway between two neighbouring scores."""
     if not anomalies.any() or anomalies.all():

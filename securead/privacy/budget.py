@@ -17,6 +17,7 @@ import dp_accounting
 
 from securead import codec, files
 from securead.errors import FixConfigurationError, FixInputError, PrivacyRefusedError
+from securead.privacy.groups import epsilon_of_groups
 from securead.privacy.plan import Terms, epsilon_of, terms_of
 
 _ROUNDING = 1e-9
@@ -24,17 +25,22 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Charge:
-    """One entry of the ledger: what was released, and the mechanism that covers it (see `plan.Terms`)."""
+    """One entry of the ledger: what was released, and the mechanism that covers it (see `plan.Terms`).
+
+    `windows_per_reading`: how many of the records one reading could touch, where records are windows of readings.
+    """
 
     job: str
     purpose: str
     noise_multiplier: float
     sampling_prob: float = 1.0
     steps: int = 1
+    windows_per_reading: int = 1
 
     def __post_init__(self) -> None:
         # Beyond these bounds the accountant fails or sees no loss; every mechanism here refuses long before.
-        if not (1e-6 <= self.noise_multiplier <= 1e9 and 0 < self.sampling_prob <= 1 and 1 <= self.steps <= 1e9):
+        sampled = 0 < self.sampling_prob <= 1 and 1 <= self.steps <= 1e9
+        if not (1e-6 <= self.noise_multiplier <= 1e9 and sampled and 1 <= self.windows_per_reading <= 1 << 20):
             raise FixInputError("a charge is absurd", value=self.terms, remedy="The ledger is damaged.")
 
     @property
@@ -82,16 +88,22 @@ class Budget:
         """Epsilon spent so far at the budget's delta; 0 before the first charge."""
         return _epsilon(self._ledger)
 
+    def spent_per_reading(self) -> float:
+        """The same for all windows that one reading lies in, together: what that reading is promised."""
+        charges = self._ledger.charges
+        return epsilon_of_groups([(charge.terms, charge.windows_per_reading) for charge in charges], self._ledger.delta)
+
     def charged(self, job: str, purpose: str) -> bool:
         """Whether a job has paid for a purpose already."""
         return any(charge.job == job and charge.purpose == purpose for charge in self._stored(self._ledger).charges)
 
-    def charge(self, event: dp_accounting.DpEvent, *, job: str, purpose: str) -> None:
+    def charge(self, event: dp_accounting.DpEvent, *, job: str, purpose: str, windows_per_reading: int = 1) -> None:
         """Record a release, or raise `PrivacyRefusedError` and change nothing.
 
         Gaussian releases and Poisson-sampled ones are known; any other mechanism is refused rather than guessed at.
+        The limit is on single records, that is windows, where records are windows.
         """
-        charge = Charge(job, purpose, *terms_of(event))
+        charge = Charge(job, purpose, *terms_of(event), windows_per_reading)
         # Two jobs that both read the file first would both charge what one may spend.
         with files.locked(self._path) if self._path is not None else contextlib.nullcontext():
             ledger = self._stored(self._ledger)

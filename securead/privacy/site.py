@@ -19,6 +19,7 @@ from securead import files
 from securead.data.schema import Array
 from securead.errors import FixInputError, PrivacyRefusedError
 from securead.privacy.budget import Budget
+from securead.privacy.groups import epsilon_of_groups
 from securead.privacy.mechanisms import GaussianMechanism, NoiseSource, StudyNoise, SystemNoise
 from securead.privacy.plan import GRID_SHARE_OF_DELTA, PrivacyPlan, Stage, epsilon_of, terms_of
 from securead.privacy.randomness import Stream, StudyStream, SystemStream
@@ -114,6 +115,7 @@ class Protected:
     stages: Mapping[str, Stage]
     noise_multipliers: Mapping[str, float]
     kept: Kept = field(default_factory=Kept)
+    windows_per_reading: int = 1
 
     def event(self, stage: str) -> dp_accounting.DpEvent:
         """The Gaussian event of a stage, sampled where it is DP-SGD."""
@@ -123,6 +125,11 @@ class Protected:
         """What this run has cost so far."""
         terms = [charge.terms for charge in self.budget.ledger.charges if charge.job == self.job]
         return epsilon_of(terms, self.plan.delta)
+
+    def epsilon_per_reading(self) -> float:
+        """The same for all windows that one reading lies in, together."""
+        charges = [charge for charge in self.budget.ledger.charges if charge.job == self.job]
+        return epsilon_of_groups([(c.terms, c.windows_per_reading) for c in charges], self.plan.delta)
 
     def release(self, exact: Array, l2_sensitivity: int, *, stage: str) -> Array:
         """Noised int64 sums. Raises `PrivacyRefusedError`, having released nothing, when the budget is spent."""
@@ -151,7 +158,7 @@ class Protected:
         """Charge what this run paid for to a budget that no longer tells: without a ledger it ended with its job."""
         for stage in self.noise_multipliers:
             if self.kept.get(f"{stage}.paid") is not None and not self.budget.charged(self.job, stage):
-                self.budget.charge(self.event(stage), job=self.job, purpose=stage)
+                self._charge(stage)
 
     def refuse_unless_affordable(self) -> None:
         """Raise `PrivacyRefusedError` before any record is read when the budget cannot pay for all stages."""
@@ -167,13 +174,17 @@ class Protected:
         terms, marker = np.array(terms_of(self.event(stage))), self.kept.get(f"{stage}.paid")
         if not self.budget.charged(self.job, stage):
             self.kept.put(f"{stage}.paid", terms)
-            self.budget.charge(self.event(stage), job=self.job, purpose=stage)
+            self._charge(stage)
         elif marker is None or not np.array_equal(marker, terms):
             raise PrivacyRefusedError(
                 f"site {self.site!r} paid for {stage!r} in this run, and its memory of the release is lost",
                 remedy="A second release costs a second time: begin a new run.",
             )
         return self.kept.put(stage, make())
+
+    def _charge(self, stage: str) -> None:
+        size = self.windows_per_reading
+        self.budget.charge(self.event(stage), job=self.job, purpose=stage, windows_per_reading=size)
 
     def _noise(self) -> NoiseSource:
         return SystemNoise() if self.plan.seed is None else StudyNoise(self.plan.seed)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+_NEXT_TO_NOTHING = 15.0
 NoiseSource = Literal["system", "seeded-study"]
 
 
@@ -31,11 +32,33 @@ class SiteGuarantee:
 
 
 @dataclass(frozen=True)
+class ReadingGuarantee:
+    """What a single reading is promised where a record is a window of `length` readings, one every `stride` readings.
+
+    One reading touches `windows` of them (more than length / stride where it fills in for missing ones); the numbers
+    are for all of these together, added or removed, at the statement's delta.
+    """
+
+    length: int
+    stride: int
+    windows: int
+    sites: tuple[SiteGuarantee, ...] = ()
+
+    @property
+    def epsilon(self) -> float:
+        """The largest epsilon of any site."""
+        return max(site.epsilon for site in self.sites)
+
+
+@dataclass(frozen=True)
 class PrivacyStatement:
     """The record of a training run's privacy budget.
 
     `private` is False when no noise was added, or noise that can be predicted; then no other number counts.
-    `observed_bounds` says that bounds came from the records, which no noise covers.
+    `observed_bounds` says that bounds came from the records, which no noise covers. `imported_from` names where a model
+    was trained if not here; `not_covered` then says what its public half discloses. `readings` says what a single
+    reading is promised where a record is a window of them. `shrunk` says what was made smaller after training and by
+    which records.
     """
 
     private: bool
@@ -47,6 +70,9 @@ class PrivacyStatement:
     noise_source: NoiseSource = "system"
     not_covered: tuple[str, ...] = ()
     observed_bounds: bool = False
+    imported_from: str = ""
+    readings: ReadingGuarantee | None = None
+    shrunk: str = ""
 
     @property
     def epsilon(self) -> float | None:
@@ -55,7 +81,28 @@ class PrivacyStatement:
 
     def in_words(self) -> tuple[str, ...]:
         """Sentences for people, strongest first."""
+        return (*self._of_training(), *self._of_shrinking())
+
+    def _of_shrinking(self) -> tuple[str, ...]:
+        """What the records that chose a smaller model are promised: nothing."""
+        if not self.shrunk:
+            return ()
+        trained = (
+            " What was trained keeps its guarantee only if none of them was a training record; nobody can check that"
+            " here."
+        )
+        return (
+            f"Made smaller after training: {self.shrunk}. These are protected by nothing: what was chosen by them may"
+            " tell about them." + trained * (self.epsilon is not None),
+        )
+
+    def _of_training(self) -> tuple[str, ...]:
         epsilon = self.epsilon
+        if epsilon is None and self.imported_from:
+            return (
+                f"No differential-privacy guarantee: imported from {self.imported_from}.",
+                *(f"Disclosed to everyone who submits records: {item}." for item in self.not_covered),
+            )
         if epsilon is None:
             reason = (
                 "its noise came from a seed that others can know (a study setting)"
@@ -79,8 +126,22 @@ class PrivacyStatement:
                 for r in self.releases
             )
             + f". Accounted with {self.accountant}.",
+            *self._of_readings(),
             *self._together(),
             *(f"Not covered: {item}." for item in self.not_covered),
+        )
+
+    def _of_readings(self) -> tuple[str, ...]:
+        """The two units of privacy where a record is a window: the window, and the reading."""
+        found = self.readings
+        if found is None:
+            return ()
+        epsilon = found.epsilon
+        little = ", which for a single reading is next to no protection" if epsilon > _NEXT_TO_NOTHING else ""
+        return (
+            f"A record here is a window of {found.length} readings in a row, one every {found.stride}. A single "
+            f"reading lies in up to {found.windows} windows; for all of them together epsilon = {epsilon:.3g} at the "
+            f"same delta{little} (add or remove the windows that hold it).",
         )
 
     def _together(self) -> tuple[str, ...]:
@@ -89,4 +150,10 @@ class PrivacyStatement:
         if not more:
             return ()
         each = ", ".join(f"{site.site}: {site.spent:.3g}" for site in more)
-        return (f"Together with earlier releases from the same records, epsilon adds up to: {each}.",)
+        readings = () if self.readings is None else self.readings.sites
+        groups = ", ".join(f"{site.site}: {site.spent:.3g}" for site in readings if site.spent is not None)
+        return (
+            f"Together with earlier releases from the same records, epsilon adds up to: {each}"
+            + f"; for all windows of a single reading: {groups}" * bool(groups)
+            + ".",
+        )

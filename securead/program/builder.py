@@ -23,6 +23,7 @@ from securead.program.polynomial import (
     SecretPolynomial,
     SquaredNorm,
     Step,
+    Truncate,
     Weights,
     refuse_overflow,
 )
@@ -54,6 +55,11 @@ class ProgramBuilder:
         self._weights: dict[int, Weights] = {}
         self._intervals: list[Interval] = []
         self.input = self._add(Input(encoder.width, encoder.fraction_bits, bits_for(encoder.bound)), None)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps so far, with their proven bounds."""
+        return tuple(self._steps)
 
     def fraction_bits(self, step: int) -> int:
         """The fraction bits of an earlier step."""
@@ -97,6 +103,20 @@ class ProgramBuilder:
         """`max(0, v)`; only secret sharing carries it."""
         step = self._steps[source]
         return self._add(Relu(step.width, step.fraction_bits, 0, source), None)
+
+    def truncate(self, source: int, shift: int) -> int:
+        """`floor(v / 2**shift)`: the source with `shift` fraction bits fewer; only secret sharing carries it.
+
+        Raises `FixProgramError` unless 1 <= shift <= the source's fraction bits.
+        """
+        step = self._steps[source]
+        if not 1 <= shift <= step.fraction_bits:
+            raise FixProgramError(
+                f"step {source} has {step.fraction_bits} fraction bits to drop",
+                value=shift,
+                remedy="Truncate by at least one bit and at most as many as there are.",
+            )
+        return self._add(Truncate(step.width, step.fraction_bits - shift, 0, source, shift), None)
 
     def finish(self, *, tolerance: float, honest_extraction_rows: int, squared_norm: float | None = None) -> Program:
         """Close the program; its last step is the score.
@@ -163,19 +183,40 @@ def table_program(
         )
     largest, top = (1 << entry_bits) - 1, max(float(entries.max()) for entries in values)
     unit = top / largest if top > 0 else 1.0
-    integers = tuple(np.rint(entries / unit).astype(np.int64) for entries in values)
+    return integer_table_program(
+        encoder,
+        geometry,
+        [np.rint(entries / unit).astype(np.int64) for entries in values],
+        largest=largest,
+        unit=unit,
+        tolerance=len(values) * unit / 2 * (1 + 1e-9) if tolerance is None else tolerance,
+        honest_extraction_rows=honest_extraction_rows,
+    )
+
+
+def integer_table_program(
+    encoder: Encoder,
+    geometry: Trees | Bins,
+    tables: Sequence[Array],
+    *,
+    largest: int,
+    unit: float,
+    tolerance: float,
+    honest_extraction_rows: int,
+) -> Program:
+    """A table program from its entries, integers int64 in [0, largest], under a fresh commitment."""
     key = secrets.token_bytes(32)
     public = table.PublicTable(
         encoder=encoder,
         geometry=geometry,
         largest=largest,
-        score_bits=max(1, sum(int(entries.max()) for entries in integers).bit_length()),
+        score_bits=max(1, sum(int(entries.max()) for entries in tables).bit_length()),
         unit=unit,
-        tolerance=len(integers) * unit / 2 * (1 + 1e-9) if tolerance is None else tolerance,
+        tolerance=tolerance,
         honest_extraction_rows=honest_extraction_rows,
-        commitment=table.commit(integers, key),
+        commitment=table.commit(tables, key),
     )
-    return Program(public, table.SecretTable(integers, key))
+    return Program(public, table.SecretTable(tuple(tables), key))
 
 
 def _quantise(values: Array, bits: int, limit: int) -> Array:

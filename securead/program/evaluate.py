@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from securead.data.schema import Array
-from securead.program.polynomial import Affine, Input, Product, PublicPolynomial, Relu, SecretPolynomial
+from securead.program.polynomial import Affine, Input, Product, PublicPolynomial, Relu, SecretPolynomial, Truncate
 
 _CHUNK = 8192
 _INT64_BITS = 62
@@ -44,6 +44,9 @@ def _evaluate_chunk(public: PublicPolynomial, secret: SecretPolynomial, Z: Array
                 values.append(_as(left, step.bound_bits) * _as(right, step.bound_bits))
             case Relu():
                 values.append(np.maximum(values[step.source], 0))
+            case Truncate():
+                wide = _as(values[step.source], step.shift)
+                values.append(wide >> step.shift)  # rounds towards minus infinity, for Python integers, too
     scores: Array = values[-1][:, 0].astype(object) + public.public_term(Z)
     return scores
 

@@ -79,7 +79,23 @@ class Relu:
     source: int
 
 
-Step = Input | Affine | Product | Relu
+@dataclass(frozen=True)
+class Truncate:
+    """`floor(v / 2**shift)` of an earlier step, which so loses `shift` fraction bits.
+
+    An engine may be off by one unit either way: the bounds of this step and of all that follow allow for it. Only
+    secret sharing carries it, with a failure probability that its plan states.
+    """
+
+    type_tag: ClassVar[str] = "truncate"
+    width: int
+    fraction_bits: int
+    bound_bits: int
+    source: int
+    shift: int
+
+
+Step = Input | Affine | Product | Relu | Truncate
 
 
 @dataclass(frozen=True)
@@ -154,7 +170,7 @@ class PublicPolynomial:
                     degrees.append(max(degrees[s] for s in step.sources))
                 case Product():
                     degrees.append(degrees[step.left] + degrees[step.right])
-                case Relu():
+                case Relu() | Truncate():
                     degrees.append(degrees[step.source])
         return degrees[-1]
 
@@ -234,6 +250,10 @@ def _check_shape(program: PublicPolynomial) -> None:
                 require(step.fraction_bits == exact, "a product adds its factors' fraction bits", at)
             case Relu():
                 require(0 <= step.source < at and steps[step.source].width == step.width, "bad ReLU", at)
+            case Truncate():
+                require(0 <= step.source < at and steps[step.source].width == step.width, "bad truncation", at)
+                left = steps[step.source].fraction_bits - step.shift
+                require(1 <= step.shift <= 512 and step.fraction_bits == left, "a truncation drops its shift", at)
     require(0 < program.tolerance < float("inf"), "the tolerance is positive", program.tolerance)
     # 2**1023 is the largest power of two that a float64 score can still express.
     require(1 <= program.score_bits <= 1023, "the score's range is absurd", program.score_bits)

@@ -14,7 +14,17 @@ import numpy as np
 
 from securead.data.schema import Array
 from securead.errors import FixInputError
-from securead.program.polynomial import Affine, Input, Product, PublicPolynomial, Relu, SecretPolynomial, Step, Weights
+from securead.program.polynomial import (
+    Affine,
+    Input,
+    Product,
+    PublicPolynomial,
+    Relu,
+    SecretPolynomial,
+    Step,
+    Truncate,
+    Weights,
+)
 
 Interval = tuple[Array, Array]
 
@@ -58,6 +68,9 @@ def step_interval(step: Step, known: list[Interval], bound: int, weights: Weight
         case Relu():
             low, high = known[step.source]
             return np.maximum(low, 0), np.maximum(high, 0)
+        case Truncate():
+            low, high = known[step.source]
+            return (low >> step.shift) - 1, (high >> step.shift) + 1  # an engine may be off by a unit
 
 
 def row_sum(matrix: Array) -> int:

@@ -1,4 +1,7 @@
-"""Which registered engines can carry a program: decided from its public half, before anything is imported."""
+"""Which registered engines can carry a program: decided from its public half, before anything is imported.
+
+An engine of several parties is no half of a scoring service and needs no keys, so it is never chosen for one.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,16 @@ from securead.protocols import registry
 from securead.protocols.engine import EngineSpec, Role
 
 
-def carriers(public: PublicProgram) -> tuple[EngineSpec, ...]:
-    """The engines that know all of the program's operations, by name.
+def carriers(public: PublicProgram, *, parties: int = 1) -> tuple[EngineSpec, ...]:
+    """The engines of so many parties that know all of the program's operations, by name.
 
     Whether parameters exist that fit is another question: `make_plan` answers it.
     """
-    return tuple(spec for spec in registry.engines().values() if public.operations <= {*spec.operations})
+    return tuple(
+        spec
+        for spec in registry.engines().values()
+        if spec.parties == parties and public.operations <= {*spec.operations}
+    )
 
 
 def choose(public: PublicProgram, role: Role, *, engine: str | None = None) -> EngineSpec:
@@ -24,6 +31,11 @@ def choose(public: PublicProgram, role: Role, *, engine: str | None = None) -> E
     able = [spec for spec in carriers(public) if role in spec.roles]
     if engine is not None:
         wanted = registry.spec(engine)
+        if wanted.parties != 1:
+            raise FixConfigurationError(
+                f"the engine {engine!r} computes among {wanted.parties} parties, not at a scoring service",
+                remedy=f"It needs no keys. Score with: securead score --engine {engine} --parties CONFIG.",
+            )
         if wanted not in able:
             raise FixConfigurationError(
                 f"the engine {engine!r} does not carry this program in role {role!r}",
@@ -34,6 +46,14 @@ def choose(public: PublicProgram, role: Role, *, engine: str | None = None) -> E
         raise FixProgramError(
             f"no registered engine carries this program in role {role!r}",
             value=sorted(public.operations),
-            remedy="Registered engines: " + (", ".join(registry.engines()) or "none") + ".",
+            remedy=remedy_for_none(public),
         )
     return able[0]
+
+
+def remedy_for_none(public: PublicProgram) -> str:
+    """What to do when no engine of a scoring service carries a program: name the engines of two parties that do."""
+    able = [spec.name for spec in carriers(public, parties=2)]
+    if able:
+        return f"Two parties that do not collude can: serve it by {' or '.join(able)} (`securead party`)."
+    return "Registered engines: " + (", ".join(registry.engines()) or "none") + "."

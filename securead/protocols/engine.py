@@ -75,6 +75,27 @@ class EvaluationKey(Protocol):
     def key_id(self) -> str: ...
 
 
+@runtime_checkable
+class RefillableKey(EvaluationKey, Protocol):
+    """An evaluation key that can make ahead of time what its answers use up. No engine has to offer this.
+
+    What is made is independent of every request, used for one answer at most, and by the process that made it: a child
+    that was forked holds none. An answer that finds nothing makes what it needs at once. Calls are safe from any
+    thread, during an evaluation, too.
+    """
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory that waits to be used up."""
+
+    def refill(self, limit: int | None = None) -> int:
+        """Make the smallest amount there is, unless more than `limit` bytes would wait then: the bytes it added.
+
+        0 says that there was no room. What exceeds the limit already is dropped unused, so that `refill(0)` empties.
+        Without a limit, something is made.
+        """
+
+
 class Encryptor(Protocol):
     """Encrypts chunks of queries for one plan: what the program's `queries` makes of encoded records."""
 
@@ -138,6 +159,8 @@ class EngineSpec:
     among them is carried, as far as parameters exist that fit. `sanitised`: an answer tells its key holder no more than
     the scores, as the engine's SPEC argues. `whole_chunks`: an answer yields `rows_per_chunk` scores to its key holder
     however few rows the message claims, because rows that are not used are scored, too, and nobody can see which.
+    `parties`: how many processes that must not collude compute one answer. Beyond one, the engine is no half of a
+    scoring service: it has `plan` and `owner`, and its own parties instead of `blind`.
     """
 
     name: str
@@ -148,3 +171,4 @@ class EngineSpec:
     summary: str
     sanitised: bool = False
     whole_chunks: bool = False
+    parties: int = 1

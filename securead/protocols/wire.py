@@ -75,8 +75,10 @@ class Envelope:
     def to_bytes(self) -> bytes:
         """The envelope as it travels."""
         header = json.dumps(codec.to_plain(self.header), separators=(",", ":")).encode()
-        body = _PREFIX.pack(MAGIC, VERSION, len(header), len(self.payload)) + header + self.payload
-        return body + hashlib.sha256(body).digest()
+        head = _PREFIX.pack(MAGIC, VERSION, len(header), len(self.payload)) + header
+        checksum = hashlib.sha256(head)
+        checksum.update(self.payload)  # not copied: payloads are megabytes, and gateways small
+        return b"".join((head, self.payload, checksum.digest()))
 
 
 def new_request_id() -> str:

@@ -7,12 +7,14 @@
     PUT  /v1/models/{name}/keys/{key}   one key envelope in: an owner's public key, for engines that need it (204)
     POST /v1/models/{name}/score        one request envelope in, one answer envelope out
     GET  /metrics                       counts, seconds and bytes for Prometheus
+    ...  with an outbox, what `mailboxes` adds
 
 A refusal is JSON `{error, message, remedy}`, `error` being a class of `securead.errors`: 400 malformed, 403 when the
 request's key has had as many rows as would rebuild the model and the operator refuses such keys, 404 unknown model, 409
 made for another model or plan, 413 too large (decided by Content-Length before reading, and again while reading), 428
 when the request's owner has to register its key first, 503 with Retry-After when the queue is full. Memory is bounded:
-at most `queue` + 1 messages are held, of keys what `RegisteredKeys` allows, of counts what `RowMeter` does.
+at most `queue` + 1 messages are held, of keys what `RegisteredKeys` allows, of what is made for their answers ahead of
+time what `IdleRefill` does, of counts what `RowMeter` does.
 """
 
 from __future__ import annotations
@@ -42,10 +44,14 @@ from securead.errors import (
 from securead.observe import event
 from securead.protocols import registry, wire
 from securead.serving.loaded import LoadedModel, Offers
+from securead.serving.mailboxes import add_mailboxes
 from securead.serving.metering import Metered, RowMeter
 from securead.serving.metrics import Metrics
+from securead.serving.outbox import Outbox, WrongTokenError
+from securead.serving.refilling import IdleRefill
 from securead.serving.registered import RegisteredKeys
 
+# To the millisecond: a finer clock of ours would help whoever looks for weights in how long crafted queries take.
 SECONDS_HEADER = "X-Securead-Seconds"
 RETRY_AFTER_SECONDS = 1
 _IDLE_SECONDS = 30.0  # a sender that is silent this long loses its place in the queue,
@@ -66,6 +72,7 @@ _STATUS: tuple[tuple[type[SecureadError], int, str], ...] = (
     (_TooLargeError, 413, "RejectMessageError"),
     (PrivacyRefusedError, 403, "PrivacyRefusedError"),
     (_UnknownModelError, 404, "FixInputError"),
+    (WrongTokenError, 403, "UseOtherKeyError"),
     (UseOtherKeyError, 409, "UseOtherKeyError"),
     (RegisterKeyError, 428, "RegisterKeyError"),
     (RetryLaterError, 503, "RetryLaterError"),
@@ -83,6 +90,7 @@ class Desk:
     ) -> None:
         self.models = {model.name: model for model in models}
         self.metrics, self.meter, self.keys = metrics, meter, RegisteredKeys()
+        self.refill = IdleRefill(self.keys, metrics.refilled)
         self._queue, self._max_body = queue, max_body
         self._inside = 0
         self._turn = asyncio.Semaphore(1)
@@ -99,7 +107,16 @@ class Desk:
     async def score(self, model: LoadedModel, request: Request) -> Response:
         """Read, check, evaluate and answer one message."""
         work = partial(_evaluate, model, self.keys, self.meter)
-        size, done = await self._in_turn(request, model.max_message_bytes, work)
+        size, done = await self.in_turn(request, model.max_message_bytes, work)
+        self.tell(model, size, done)
+        return Response(done.message, media_type=_OCTETS, headers={SECONDS_HEADER: f"{done.seconds:.3f}"})
+
+    def evaluate(self, model: LoadedModel, request: wire.Envelope) -> Evaluated:
+        """In a worker thread: the answer to a request message."""
+        return _answer(model, self.keys, self.meter, request)
+
+    def tell(self, model: LoadedModel, size: int, done: Evaluated) -> None:
+        """Count and log one answer to a message of so many bytes."""
         header, seconds, metered = done.header, done.seconds, done.metered
         self.metrics.scored(
             model.name, rows=header.rows, metered=metered, seconds=seconds, read=size, sent=len(done.message)
@@ -108,20 +125,19 @@ class Desk:
         if metered.reached:
             published = model.public.program.honest_extraction_rows
             event("serving.extraction", model=model.name, key=header.key, rows=metered.total, published=published)
-        return Response(done.message, media_type=_OCTETS, headers={SECONDS_HEADER: f"{seconds:.6f}"})
 
     async def register(self, model: LoadedModel, key_id: str, request: Request) -> Response:
         """Read, check and hold one owner's public key."""
         if not model.max_key_bytes:
             raise RejectMessageError("no engine of this model takes a key", remedy="Send requests only.")
         work = partial(_register, model, self.keys, key_id)
-        await self._in_turn(request, model.max_key_bytes, work)
+        await self.in_turn(request, model.max_key_bytes, work)
         self.metrics.registered(model.name)
         self.metrics.keys_held.set(len(self.keys))
         event("serving.register", model=model.name, held=len(self.keys))
         return Response(status_code=204)
 
-    async def _in_turn(self, request: Request, most: int, work: Callable[[bytes, int], T]) -> tuple[int, T]:
+    async def in_turn(self, request: Request, most: int, work: Callable[[bytes, int], T]) -> tuple[int, T]:
         """Read a message of at most `most` bytes, wait for its turn, have a thread do `work`: its size, the result."""
         limit = min(most, self._max_body or most)
         refuse_by_length(request, limit)
@@ -130,27 +146,36 @@ class Desk:
         self._inside += 1
         self.metrics.queue.set(self._inside)
         try:
-            message = await read_body(request, limit)
-            async with self._turn:
-                if await request.is_disconnected():
-                    raise ClientDisconnect
-                return len(message), await asyncio.to_thread(work, message, limit)
+            with self.refill.held_off():
+                message = await read_body(request, limit)
+                async with self._turn:
+                    if await request.is_disconnected():
+                        raise ClientDisconnect
+                    return len(message), await asyncio.to_thread(work, message, limit)
         finally:
             self._inside -= 1
             self.metrics.queue.set(self._inside)
 
 
 def build_app(
-    models: Sequence[LoadedModel], *, queue: int = 8, max_body: int | None = None, refuse_extraction: bool = False
+    models: Sequence[LoadedModel],
+    *,
+    queue: int = 8,
+    max_body: int | None = None,
+    refuse_extraction: bool = False,
+    outbox: Outbox | None = None,
 ) -> FastAPI:
     """The application for loaded models.
 
     `max_body`: a limit in bytes below the one that follows from the plans. `refuse_extraction`: refuse keys that were
-    answered as many rows as a model can be rebuilt from, and not only count them (see `RowMeter`).
+    answered as many rows as a model can be rebuilt from, and not only count them (see `RowMeter`). While the block
+    `with app.state.refill` lasts, idle time makes masks ahead of their use. `outbox`: answers are also kept for later
+    pick-up (see `mailboxes`).
     """
     app = FastAPI(title="securead", docs_url=None, redoc_url=None, openapi_url=None)
     metrics = Metrics()
     desk = Desk(models, metrics, RowMeter(refuse=refuse_extraction), queue=queue, max_body=max_body)
+    app.state.refill = desk.refill
     offers = codec.to_plain(Offers(tuple(model.offer for model in models)))
     publics = {model.name: codec.to_plain(model.public) for model in models}
 
@@ -177,6 +202,9 @@ def build_app(
     @app.put("/v1/models/{name}/keys/{key}")
     async def register(name: str, key: str, request: Request) -> Response:
         return await desk.register(desk.model(name), key, request)
+
+    if outbox is not None:
+        add_mailboxes(app, desk, outbox)
 
     @app.get("/metrics")
     async def scrape() -> Response:
@@ -292,7 +320,7 @@ def _misnamed(key_id: str) -> RejectMessageError:
 
 
 @dataclass(frozen=True)
-class _Evaluated:
+class Evaluated:
     """An answer message, its request's header, the CPU seconds of the evaluation and what the key was counted."""
 
     message: bytes
@@ -301,9 +329,13 @@ class _Evaluated:
     metered: Metered
 
 
-def _evaluate(model: LoadedModel, keys: RegisteredKeys, meter: RowMeter, message: bytes, limit: int) -> _Evaluated:
+def _evaluate(model: LoadedModel, keys: RegisteredKeys, meter: RowMeter, message: bytes, limit: int) -> Evaluated:
     """In a worker thread: answer a message."""
-    request = wire.from_bytes(message, max_payload=limit)
+    return _answer(model, keys, meter, wire.from_bytes(message, max_payload=limit))
+
+
+def _answer(model: LoadedModel, keys: RegisteredKeys, meter: RowMeter, request: wire.Envelope) -> Evaluated:
+    """The answer to a request message, checked and counted."""
     header = request.header
     if header.kind != "request":
         raise RejectMessageError(
@@ -324,4 +356,4 @@ def _evaluate(model: LoadedModel, keys: RegisteredKeys, meter: RowMeter, message
     payload = evaluator.evaluate(request.payload, key, rows=header.rows)
     seconds = time.thread_time() - start
     metered = meter.answered(model.name, program, plan, header.key, header.rows)
-    return _Evaluated(wire.Envelope(replace(header, kind="answer"), payload).to_bytes(), header, seconds, metered)
+    return Evaluated(wire.Envelope(replace(header, kind="answer"), payload).to_bytes(), header, seconds, metered)

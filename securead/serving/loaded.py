@@ -11,7 +11,7 @@ from securead.errors import FixConfigurationError, FixProgramError, PrivacyRefus
 from securead.models import bundle as bundles
 from securead.models.bundle import Bundle
 from securead.protocols import registry, wire
-from securead.protocols.choice import carriers
+from securead.protocols.choice import carriers, remedy_for_none
 from securead.protocols.engine import Evaluator, Plan
 
 ENVELOPE_BYTES = wire.MAX_HEADER_BYTES + 64
@@ -91,7 +91,7 @@ class LoadedModel:
         if not plans:
             raise problem or FixProgramError(
                 f"no registered engine carries the model {self.name!r}",
-                remedy="Registered engines: " + (", ".join(registry.engines()) or "none") + ".",
+                remedy=remedy_for_none(self.public.program),
             )
         return plans
 

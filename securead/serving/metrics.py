@@ -29,6 +29,11 @@ class Metrics:
         self._sent = by_model("securead_sent_bytes", "Bytes of answers")
         self._keys = by_model("securead_keys", "Evaluation keys that owners sent, the same one again included")
         self.keys_held = Gauge("securead_keys_held", "Evaluation keys in memory", registry=registry)
+        self._refills = Counter(
+            "securead_refill_seconds",
+            "CPU seconds of masks made in idle time, beside those of evaluation",
+            registry=registry,
+        )
         self._refused = Counter("securead_refused", "Calls refused, by HTTP status", ("status",), registry=registry)
         self.queue = Gauge("securead_queue", "Requests being received, waiting or evaluated", registry=registry)
 
@@ -45,6 +50,10 @@ class Metrics:
     def registered(self, model: str) -> None:
         """Count one evaluation key."""
         self._keys.labels(model).inc()
+
+    def refilled(self, seconds: float) -> None:
+        """Count one item that was made ahead of its use."""
+        self._refills.inc(seconds)
 
     def refused(self, status: int) -> None:
         """Count one refusal."""

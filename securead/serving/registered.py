@@ -47,7 +47,9 @@ class RegisteredKeys:
         """Hold a key for a model and a plan; the same key again changes nothing but its turn to go."""
         name, new = (model, plan.digest, key.key_id), _Held(key, UNPACKED * plan.evaluation_key_bytes)
         with self._lock:
-            self._drop(name)
+            if name in self._held:  # and keeps what it has made for its answers
+                self._held.move_to_end(name)
+                return
             self._held[name] = new
             self._bytes += new.size
             while len(self._held) > 1 and (len(self._held) > self._max_keys or self._bytes > self._max_bytes):
@@ -65,6 +67,11 @@ class RegisteredKeys:
                 )
             self._held.move_to_end(name)
             return self._held[name].key
+
+    def recent(self) -> list[EvaluationKey]:
+        """All keys, the one that was used last first. What a key holds for its answers is forgotten with it."""
+        with self._lock:
+            return [held.key for held in reversed(self._held.values())]
 
     def _drop(self, name: tuple[str, str, str]) -> None:
         if name in self._held:

@@ -14,6 +14,7 @@ from securead.checks import programs
 
 KEYS = [
     "server_us_per_row",
+    "server_us_per_row_pool_ready",
     "tenseal_batch_us_per_row",
     "tenseal_row_us",
     "ratio_tenseal_batch",

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 
 from securead.data.schema import Column, Schema
-from securead.errors import FixConfigurationError, PrivacyRefusedError
+from securead.errors import FixConfigurationError, FixProgramError, PrivacyRefusedError
 from securead.federated.embedded import Site, train
 from securead.models.subspace import SubspaceDetector
 from securead.models.training import add_up
@@ -174,3 +174,15 @@ def test_what_is_not_fitted_does_not_compile() -> None:
 def test_parameters_of_another_type_are_named(X: np.ndarray, parameters: dict[str, object]) -> None:
     with pytest.raises(FixConfigurationError, match=list(parameters)[-1]):
         SubspaceDetector(**parameters).fit(X)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("parameters", [{}, {"method": "pca_residual"}, {"method": "pca_residual", "components": 3}])
+def test_compiled_for_shares_the_score_fits_and_stays(parameters: dict[str, object]) -> None:
+    rng = np.random.default_rng(5)
+    data = rng.normal(size=(600, 29)) @ rng.normal(size=(29, 29)) * 0.4
+    detector = SubspaceDetector(**parameters).fit(data)
+    program, scores = detector.compile(ring_bits=62), detector.anomaly_score(data)
+    assert program.public.score_bits <= 62
+    assert np.abs(program.score(data) - scores).max() <= 3e-3 * np.median(scores)
+    with pytest.raises(FixProgramError, match="does not fit 30 bits"):
+        detector.compile(ring_bits=30)

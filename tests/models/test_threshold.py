@@ -23,6 +23,7 @@ from securead.models.threshold import (
     at_rate,
     exact_at_least_cost,
     exact_at_rate,
+    exact_nearest,
 )
 from securead.privacy.plan import PrivacyPlan
 
@@ -274,3 +275,18 @@ def test_a_lucky_draw_of_the_noise_is_not_trusted() -> None:
         assert found.high is not None
         honest += found.low <= float(stats.chi2.sf(found.value, 10)) <= found.high
     assert accepted <= 5 or honest >= 0.9 * accepted
+
+
+@pytest.mark.parametrize(("flagged", "above"), [(0, 0), (3, 3), (10, 10)])
+def test_so_many_scores_lie_above_the_nearest_threshold(flagged: int, above: int) -> None:
+    scores = np.arange(10.0)
+    found = exact_nearest(scores, flagged, "made up")
+    assert int((scores > found.value).sum()) == above
+    assert found.share == above / 10
+
+
+def test_ties_leave_the_nearest_number_that_there_is() -> None:
+    scores = np.repeat([0.0, 1.0, 2.0], [50, 30, 20])
+    found = exact_nearest(scores, 27, "made up")
+    assert found.value == 1.5
+    assert found.share == 0.2

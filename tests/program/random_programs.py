@@ -25,7 +25,10 @@ Rows = list[list[float]]
 
 @dataclass
 class Recipe:
-    """Steps after the input: ("affine", [(rows, source), ...], offset, bits), ("product", a, b), ("relu", a)."""
+    """Steps after the input.
+
+    ("affine", [(rows, source), ...], offset, bits), ("product", a, b), ("relu", a), ("truncate", a, shift).
+    """
 
     encoder: Encoder
     steps: list[tuple] = field(default_factory=list)
@@ -40,6 +43,8 @@ class Recipe:
                 build.affine(arrays, None if offset is None else np.array(offset), fraction_bits=bits)
             elif step[0] == "product":
                 build.product(*step[1:])
+            elif step[0] == "truncate":
+                build.truncate(*step[1:])
             else:
                 build.relu(step[1])
         scale = self.steps[-1][3] - 2 * self.encoder.fraction_bits
@@ -63,6 +68,9 @@ class Recipe:
             elif step[0] == "product":
                 values.append([a * b for a, b in zip(values[step[1]], values[step[2]], strict=True)])
                 bits.append(bits[step[1]] + bits[step[2]])
+            elif step[0] == "truncate":
+                values.append([math.floor(Fraction(v, 2 ** step[2])) for v in values[step[1]]])
+                bits.append(bits[step[1]] - step[2])
             else:
                 values.append([max(0, v) for v in values[step[1]]])
                 bits.append(bits[step[1]])
@@ -95,7 +103,9 @@ def recipes(draw: st.DrawFn, *, most_steps: int = 5, most_extra_bits: int = 24) 
         widths.append(width)
         bits.append(at)
 
-    for kind in draw(st.lists(st.sampled_from(["affine", "affine", "product", "relu"]), max_size=most_steps)):
+    for kind in draw(
+        st.lists(st.sampled_from(["affine", "affine", "product", "relu", "truncate"]), max_size=most_steps)
+    ):
         if kind == "affine":
             affine(draw(st.integers(1, 3)))
             continue
@@ -104,6 +114,12 @@ def recipes(draw: st.DrawFn, *, most_steps: int = 5, most_extra_bits: int = 24) 
             recipe.steps.append(("relu", left))
             widths.append(widths[left])
             bits.append(bits[left])
+        elif kind == "truncate":
+            shift = draw(st.integers(1, max(1, bits[left])))
+            assume(shift <= bits[left])
+            recipe.steps.append(("truncate", left, shift))
+            widths.append(widths[left])
+            bits.append(bits[left] - shift)
         else:
             right = draw(st.sampled_from([i for i, w in enumerate(widths) if w == widths[left]]))
             recipe.steps.append(("product", left, right))

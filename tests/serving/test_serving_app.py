@@ -109,7 +109,7 @@ def test_a_request_is_scored(http: Http, role: str) -> None:
     reply = http.post(PATH, content=sealed.envelope.to_bytes())
     assert reply.status_code == 200, reply.text
     assert reply.headers["content-type"] == "application/octet-stream"
-    assert 0 < float(reply.headers[SECONDS_HEADER]) < 60
+    assert 0 <= float(reply.headers[SECONDS_HEADER]) < 60
     answer = wire.from_bytes(reply.content, max_payload=pair.plan.max_answer_bytes)
     assert answer.header == replace(sealed.envelope.header, kind="answer")
     scores = unseal(pair.holder, pair.holder.decryptor(), answer, sealed.local.terms)

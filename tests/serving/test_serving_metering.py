@@ -113,7 +113,8 @@ def test_what_a_message_counts_is_the_engines_word(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(registry, "engines", lambda: {"asking": filling})
     assert metered_rows(plan, 3) == plan.rows_per_chunk
     monkeypatch.undo()
-    assert {name: spec.whole_chunks for name, spec in registry.engines().items()} == {"bfv": False, "ckks": True}
+    served = {name: spec.whole_chunks for name, spec in registry.engines().items() if spec.parties == 1}
+    assert served == {"bfv": False, "ckks": True}
 
 
 @pytest.mark.usefixtures("asking")

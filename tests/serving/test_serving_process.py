@@ -22,6 +22,14 @@ from securead.serving.process import Address
 BUNDLE = small_bundle()
 
 
+def test_answers_on_kept_connections_are_not_held_back() -> None:
+    """Small writes leave at once: else every call after a connection's first waits 40 ms for an acknowledgement."""
+    with Address(no_tls=True).listen() as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -2,12 +2,12 @@
 
 A group of rows is a sum of products of ciphertexts and table polynomials, transformed once; then it is masked by an
 encryption of zero under the owner's key and flooded, before the modulus is switched down, and only the coefficients
-that are scores leave. The work depends on public things alone, not on entries.
+that are scores leave. The work depends on public things alone, but for what SEAL takes to find that a product is zero
+(the protocol's SPEC.md, section 6).
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -22,18 +22,20 @@ from securead.protocols.bfv import crs, messages
 from securead.protocols.bfv.context import context_for
 from securead.protocols.bfv.layouts import Group, Layout
 from securead.protocols.bfv.plan import BfvPlan, carried
+from securead.protocols.bfv.sanitise import evaluation_key
 from securead.protocols.seal import objects, publickeys
 from securead.protocols.seal.objects import Ciphertext, Plaintext
 from securead.protocols.seal.publickeys import EvaluationKey
 
 
-def read_evaluation_key(plan: BfvPlan, content: bytes) -> EvaluationKey:
+def read_evaluation_key(plan: BfvPlan, content: bytes) -> EvaluationKey[Ciphertext]:
     """An owner's public key, or `RejectMessageError`: damaged, or of another plan.
 
     Its uniform half is the plan's: a key with a half of its own cannot be expressed.
     """
     half = crs.uniform_half(plan)
-    return publickeys.read_evaluation_key(messages.KEY_FILES, plan.digest, content, context_for(plan), plan.chain, half)
+    key_id, public = publickeys.read_key(messages.KEY_FILES, plan.digest, content, context_for(plan), plan.chain, half)
+    return evaluation_key(plan, key_id, public)
 
 
 def make_evaluator(plan: BfvPlan, program: Program) -> Evaluator:
@@ -75,19 +77,18 @@ class Evaluator:
         parts = [self._answer(group, queries, held) for group in plan.groups(rows)]
         return messages.preamble(rows, key_id) + b"".join(parts)
 
-    def _answer(self, group: Group, queries: Iterator[Ciphertext], key: EvaluationKey) -> bytes:
+    def _answer(self, group: Group, queries: Iterator[Ciphertext], key: EvaluationKey[Ciphertext]) -> bytes:
         total = self._looked_up(group.layout, queries)
         kept = np.arange(group.rows) * group.layout.stride(self._plan.ring_dimension)
-        self._sanitise(total, kept, key)
+        self._sanitise(total, key.mask())
         for _ in self._plan.data_primes[1:]:
             self._evaluator.mod_switch_to_next_inplace(total)
         words, _ = objects.residues(total)
         return messages.pack_group(self._plan, words, kept)
 
-    def _sanitise(self, total: Ciphertext, kept: Array, key: EvaluationKey) -> None:
-        """Mask both polynomials and flood the coefficients that leave: before the modulus is switched, never after."""
-        self._evaluator.add_inplace(total, key.encryption_of_zero())
-        self._evaluator.add_inplace(total, self._flood(kept))
+    def _sanitise(self, total: Ciphertext, mask: Ciphertext) -> None:
+        """Mask both polynomials and flood what leaves: before the modulus is switched, never after."""
+        self._evaluator.add_inplace(total, mask)
 
     def _looked_up(self, layout: Layout, queries: Iterator[Ciphertext]) -> Ciphertext:
         """The sum of a group's products: exact, but it must not leave, as the owner could solve it for the tables."""
@@ -103,15 +104,6 @@ class Evaluator:
                 _even_if_transparent(lambda: evaluator.add_inplace(total, query))  # noqa: B023
         _even_if_transparent(lambda: evaluator.transform_from_ntt_inplace(total))
         return total
-
-    def _flood(self, kept: Array) -> Ciphertext:
-        """A transparent ciphertext, uniform on [-F, F) at the kept coefficients, F = 2**flood_bits, and 0 elsewhere."""
-        plan = self._plan
-        words = np.zeros((2, len(plan.data_primes), plan.ring_dimension), dtype=np.uint64)
-        for place in kept.tolist():
-            value = secrets.randbits(plan.flood_bits + 1) - (1 << plan.flood_bits)
-            words[0, :, place] = [value % prime for prime in plan.data_primes]
-        return objects.ciphertext_from_residues(self._context, self._context.first_parms_id(), words, ntt=False)
 
     def _transformed(self, entries: Array, layout: Layout) -> list[Plaintext]:
         """A layout's table polynomials in NTT form: entry i of a piece at -X**(N - i), which is X**-i."""

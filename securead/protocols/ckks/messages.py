@@ -1,4 +1,5 @@
-"""Requests, answers and public keys as bytes: residues packed to the width of their prime, nothing else.
+"""Requests, answers and public keys as bytes: residues packed to the width of their prime, nothing else. `requests` has
+the service's reader of requests.
 
 Request and answer begin with `rows u32 | key id (32 bytes)`. Every length is an exact function of the plan, so a reader
 compares the length and then parses; a residue that is not below its prime is refused before anything is computed.
@@ -12,7 +13,7 @@ import numpy as np
 
 from securead.data.schema import Array
 from securead.errors import RejectMessageError
-from securead.protocols.ckks.plan import PREAMBLE_BYTES, SEED_BYTES, CkksPlan
+from securead.protocols.ckks.plan import PREAMBLE_BYTES, CkksPlan
 from securead.protocols.residues.expansion import uniform_residues
 from securead.protocols.seal import packing, publickeys
 from securead.protocols.seal.keyfiles import KeyFiles
@@ -58,29 +59,6 @@ def pack_column(plan: CkksPlan, polynomials: Array, seed: bytes = b"") -> bytes:
     return seed + packing.pack_residues(polynomials, plan.data_primes)
 
 
-def columns(plan: CkksPlan, request: bytes, slots: int) -> Array:
-    """A request's residues int64 `(primes, blocks, columns, 2, slots)`, or `RejectMessageError`.
-
-    `slots` in a block divide N. The payload has been through `read_preamble`.
-    """
-    n, primes = plan.ring_dimension, plan.data_primes
-    residues = np.empty((len(primes), n // slots, plan.columns, 2, slots), np.int64)
-    at = PREAMBLE_BYTES
-    for column in range(plan.columns):
-        seed = request[at : at + SEED_BYTES] if plan.role == "same" else b""
-        at += len(seed)
-        for polynomial in range(1 if seed else 2):
-            for index, prime in enumerate(primes):
-                size = packing.packed_bytes(n, prime.bit_length())
-                words = packing.unpack(request[at : at + size], n, prime.bit_length())
-                _below(words, prime)
-                residues[index, :, column, polynomial] = words.reshape(-1, slots)
-                at += size
-        for index in range(len(primes)) if seed else ():
-            expand_column(plan, seed, index, out=residues[index, :, column, 1])
-    return residues
-
-
 def pack_answer(plan: CkksPlan, score: Array) -> bytes:
     """An answer's polynomials, residues int64 `(primes, polynomials, N)`."""
     return packing.pack_residues(score.swapaxes(0, 1).view(np.uint64), plan.data_primes[: plan.answer_primes])
@@ -90,8 +68,3 @@ def answer_residues(plan: CkksPlan, answer: bytes) -> Array:
     """Invert `pack_answer`: uint64 `(polynomials, primes, N)`, as SEAL orders them; SEAL refuses what is too large."""
     kept = plan.data_primes[: plan.answer_primes]
     return packing.unpack_residues(answer[PREAMBLE_BYTES:], plan.answer_size, kept, plan.ring_dimension)
-
-
-def _below(words: Array, prime: int) -> None:
-    if int(words.max()) >= prime:
-        raise RejectMessageError("a residue is not below its prime", value=int(words.max()), remedy=REMEDY)

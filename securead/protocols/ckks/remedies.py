@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 from securead.errors import FixProgramError
-from securead.program.polynomial import Affine, Input, Product, PublicPolynomial, Relu, Step
+from securead.program.polynomial import Affine, Input, Product, PublicPolynomial, Relu, Step, Truncate
 from securead.program.program import PublicProgram
 from securead.protocols.ckks.search import search
 from securead.protocols.engine import Role
@@ -16,6 +16,7 @@ MAX_DEGREE = 4
 _MOST_TOLERANCE_BITS = 64
 _MOST_WEIGHT_BITS = 12
 _MOST_LIMIT_HALVINGS = 5
+_NAMES = {"relu": "ReLU", "truncate": "truncation"}
 
 
 def carried(public: PublicProgram) -> PublicPolynomial:
@@ -28,9 +29,9 @@ def carried(public: PublicProgram) -> PublicPolynomial:
             remedy="Serve it by the engine bfv.",
         )
     for at, step in enumerate(public.steps):
-        if isinstance(step, Relu):
+        if isinstance(step, Relu | Truncate):
             raise FixProgramError(
-                "CKKS evaluates sums and products only, this program has a ReLU",
+                f"CKKS evaluates sums and products only, this program has a {_NAMES[step.type_tag]}",
                 where=f"ckks, step {at}",
                 value=step.type_tag,
                 remedy="Train with the square activation, or serve the program by secret sharing.",
@@ -136,7 +137,7 @@ def _coarser(public: PublicPolynomial, bits: int) -> PublicPolynomial | None:
                 fewer.append(cut)
                 fractions, bound = step.fraction_bits - cut, max(0, step.bound_bits - cut)
                 steps.append(dataclasses.replace(step, fraction_bits=fractions, bound_bits=bound))
-            case Relu():
+            case Relu() | Truncate():
                 return None
     cut = fewer[-1]
     terms = tuple(
@@ -160,7 +161,7 @@ def _narrower(public: PublicPolynomial, halvings: int) -> PublicPolynomial | Non
                 less.append(min(less[s] for s in step.sources))
             case Product():
                 less.append(less[step.left] + less[step.right])
-            case Relu():
+            case Relu() | Truncate():
                 return None
         steps.append(dataclasses.replace(step, bound_bits=max(0, step.bound_bits - less[-1])))
     return dataclasses.replace(public, encoder=encoder, steps=tuple(steps))

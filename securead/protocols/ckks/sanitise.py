@@ -1,64 +1,89 @@
 """What makes an answer tell the scores and no more: masks of every polynomial, and a flood over c0.
 
-To a score C(Y) with coefficients c0 ... cd it adds the sum over j < d of Y**j times a fresh SEAL encryption of zero
+To a score C(Y) with coefficients c0 ... cd is added the sum over j < d of Y**j times a fresh SEAL encryption of zero
 under the owner's public key, and to c0 a polynomial whose N coefficients are uniform on [-2**f, 2**f), f the plan's
 `flood_bits`. Before anything is rescaled: rounding first would make errors that depend on weights. The protocol's
-SPEC.md has the argument.
+SPEC.md has the argument. No mask depends on a request, so masks can be made ahead of time; each is used once.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
+import tenseal.sealapi as seal
 
 from securead.data.schema import Array
+from securead.protocols.ckks.context import context_for
 from securead.protocols.ckks.plan import CkksPlan
-from securead.protocols.residues.layers import LinearMap
-from securead.protocols.residues.numba_form import NumbaForm
+from securead.protocols.residues import loops
 from securead.protocols.residues.transforms import transform_for
-from securead.protocols.seal import objects
+from securead.protocols.seal import objects, publickeys
 from securead.protocols.seal.publickeys import EvaluationKey
 
 
-class Sanitiser:
-    """Adds masks and floods under one plan. Holds nothing that is used twice."""
+class Masks:
+    """Makes masks, floods included, for one plan and one of SEAL's public keys. Safe to use from several threads."""
 
-    def __init__(self, plan: CkksPlan) -> None:
-        self._plan = plan
+    def __init__(self, plan: CkksPlan, public: Any) -> None:
+        context, y = context_for(plan), np.zeros((2, len(plan.data_primes), plan.ring_dimension), np.uint64)
+        y[1] = 1
+        # The polynomial Y: as a ciphertext, (0, 1).
+        self._y = objects.ciphertext_from_residues(context, context.first_parms_id(), y, ntt=True)
+        self._plan, self._encryptor, self._evaluator = plan, seal.Encryptor(context, public), seal.Evaluator(context)
         self._bits = plan.flood_bits + 1
-        # Digits below every prime, so that they are residues as they are.
-        self._digit = min(prime.bit_length() for prime in plan.data_primes) - 1
-        number = -(-self._bits // self._digit)
-        powers = np.array([[1 << self._digit * i for i in range(number)]], dtype=object)
-        self._layers = [(NumbaForm(prime), LinearMap.compile(powers, prime)) for prime in plan.data_primes]
+        # Digits below every prime, so that they are residues as they are, and of whole words.
+        self._digit = min(32, min(prime.bit_length() for prime in plan.data_primes) - 1)
+        self.shape = (len(plan.data_primes), plan.answer_size, plan.ring_dimension)
+        # Compiled loops and tables, now rather than in the first answer.
+        self.flood(self.draw())
 
-    def sanitise(self, score: Array, key: EvaluationKey) -> None:
-        """Mask and flood a score int64 `(primes, degree + 1, N)` in place; fresh randomness every time."""
-        primes = np.array(self._plan.data_primes, dtype=np.int64)[:, None, None]
-        for j in range(self._plan.degree):
-            zero, _ = objects.residues(key.encryption_of_zero())
-            score[:, j : j + 2] += zero.swapaxes(0, 1).view(np.int64)
-        score[:, 0] += self.flood(self.draw())
-        score %= primes  # at most four residues were added up
+    @property
+    def mask_bytes(self) -> int:
+        """What one weighs."""
+        return 8 * int(np.prod(self.shape))
+
+    def make(self) -> Array:
+        """A fresh mask: residues int64 `(primes, degree + 1, N)` in NTT form, to be added to one score."""
+        # Horner's rule in Y, which SEAL computes as the product of ciphertexts that it is: exactly, modulo each prime,
+        # and d + 1 polynomials leave SEAL (which compresses them) in the place of 2 d.
+        total = publickeys.encryption_of_zero(self._encryptor)
+        for _ in range(self._plan.degree - 1):
+            self._evaluator.multiply_inplace(total, self._y)
+            self._evaluator.add_inplace(total, publickeys.encryption_of_zero(self._encryptor))
+        words, _ = objects.residues(total)
+        mask = np.ascontiguousarray(words.swapaxes(0, 1).view(np.int64))
+        for prime, rows, added in zip(self._plan.data_primes, mask, self.flood(self.draw()), strict=True):
+            loops.add(rows[:1], added[None], prime)
+        return mask
 
     def draw(self) -> Array:
-        """Uniform digits int64 `(digits, 1, N)` from the operating system: integers in [0, 2**(f + 1)), low first."""
-        n, digits = self._plan.ring_dimension, []
-        for start in range(0, self._bits, self._digit):
-            width = min(self._digit, self._bits - start)
-            words = np.frombuffer(os.urandom(8 * n), dtype="<i8")
-            digits.append(words & ((1 << width) - 1))
-        return np.stack(digits)[:, None]
+        """Uniform digits int64 `(digits, N)` from the operating system: integers in [0, 2**(f + 1)), low ones first."""
+        widths = [min(self._digit, self._bits - start) for start in range(0, self._bits, self._digit)]
+        words = np.frombuffer(os.urandom(4 * len(widths) * self._plan.ring_dimension), dtype="<u4")
+        masks = np.array([(1 << width) - 1 for width in widths], dtype=np.int64)[:, None]
+        digits: Array = words.reshape(len(widths), -1).astype(np.int64) & masks
+        return digits
 
     def flood(self, digits: Array) -> Array:
         """Residues int64 `(primes, N)` in NTT form of the polynomial with coefficients `digits` - 2**f."""
-        centre = np.array([-(1 << self._plan.flood_bits)], dtype=object)
-        return np.stack(
-            [
-                transform_for(form.prime, self._plan.ring_dimension).forward(form.affine([(layer, digits)], centre))[
-                    0, 0
-                ]
-                for form, layer in self._layers
-            ]
-        )
+        plan = self._plan
+        flood = np.empty((len(plan.data_primes), plan.ring_dimension), np.int64)
+        for prime, row in zip(plan.data_primes, flood, strict=True):
+            powers = np.array([pow(2, self._digit * i, prime) for i in range(len(digits))], dtype=np.int64)
+            loops.combine(digits, powers, -(1 << plan.flood_bits) % prime, prime, row)
+            row[:] = transform_for(prime, plan.ring_dimension).forward(row)
+        return flood
+
+
+def evaluation_key(plan: CkksPlan, key_id: str, public: Any) -> EvaluationKey[Array]:
+    """One of SEAL's public keys as an owner's at the service."""
+    masks = Masks(plan, public)
+    return EvaluationKey(plan.digest, key_id, masks.make, masks.mask_bytes)
+
+
+def sanitise(plan: CkksPlan, score: Array, mask: Array) -> None:
+    """Add a mask that is used for nothing else to a score, residues int64 `(primes, degree + 1, N)`, in place."""
+    for prime, rows, added in zip(plan.data_primes, score, mask, strict=True):
+        loops.add(rows, added, prime)

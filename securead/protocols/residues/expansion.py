@@ -9,11 +9,19 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from securead.data.schema import Array
 
 SEED_BYTES = 32
+
+
+def key_stream(domain: bytes, digest: str, index: int, seed: bytes) -> CipherContext:
+    """What encrypts zeros to the stream from which `uniform_residues` takes its words."""
+    if domain.partition(b"\0")[1:] != (b"\0", b"") or len(digest) != 64 or len(seed) not in (0, SEED_BYTES):
+        raise ValueError("a domain ends with its only zero byte, a digest has 64 hex digits, a seed 32 bytes or none")
+    key = hashlib.sha256(domain + bytes.fromhex(digest) + bytes([index]) + seed).digest()
+    return Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
 
 
 def uniform_residues(
@@ -28,10 +36,7 @@ def uniform_residues(
 
     `out`, int64 of `count` items in any shape, is filled in C order and returned.
     """
-    if domain.partition(b"\0")[1:] != (b"\0", b"") or len(digest) != 64 or len(seed) not in (0, SEED_BYTES):
-        raise ValueError("a domain ends with its only zero byte, a digest has 64 hex digits, a seed 32 bytes or none")
-    key = hashlib.sha256(domain + bytes.fromhex(digest) + bytes([index]) + seed).digest()
-    stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    stream = key_stream(domain, digest, index, seed)
     result = np.empty(count, dtype=np.int64) if out is None else out
     mask = (1 << prime.bit_length()) - 1
     words = np.frombuffer(stream.update(bytes(8 * count)), dtype="<i8")

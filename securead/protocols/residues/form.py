@@ -21,10 +21,14 @@ class Form(Protocol[X]):
 
     prime: int
 
-    def affine(self, terms: Sequence[tuple[LinearMap, X]], offsets: Array | None = None) -> X:
-        """`sum_t W_t x_t + offsets`, `(outputs, polynomials, slots)`; sources may differ in elements and polynomials.
+    def linear(self, layer: LinearMap, x: X) -> X:
+        """`W x`, `(outputs, polynomials, slots)`."""
+        ...
 
-        `offsets` are integers of any size `(outputs,)`, constants in every slot (already multiplied by the scale).
+    def add(self, terms: Sequence[X], offsets: Array | None = None) -> X:
+        """The sum of values of the same elements and slots, of which the first has the most polynomials, and `offsets`.
+
+        `offsets` are integers of any size `(elements,)`, constants in every slot (already multiplied by the scale).
         """
         ...
 
@@ -47,14 +51,21 @@ def refuse_unless(same: bool, what: str) -> None:
         raise ValueError(what)
 
 
-def check_affine(prime: int, terms: Sequence[tuple[LinearMap, tuple[int, ...]]]) -> tuple[int, int, int]:
-    """The result's shape, given each source's."""
-    refuse_unless(len({shape[2] for _, shape in terms}) == 1, "sources of one affine map have the same slots")
-    for layer, shape in terms:
-        refuse_unless(layer.prime == prime, "a linear map was compiled for another prime")
-        refuse_unless(layer.inputs == shape[0], "a linear map was compiled for another number of inputs")
-    refuse_unless(len({layer.outputs for layer, _ in terms}) == 1, "linear maps that are added have the same outputs")
-    return terms[0][0].outputs, max(shape[1] for _, shape in terms), terms[0][1][2]
+def check_linear(prime: int, layer: LinearMap, x: tuple[int, ...]) -> tuple[int, int, int]:
+    """The result's shape, given the source's."""
+    refuse_unless(layer.prime == prime, "a linear map was compiled for another prime")
+    refuse_unless(layer.inputs == x[0], "a linear map was compiled for another number of inputs")
+    return layer.outputs, x[1], x[2]
+
+
+def check_terms(terms: Sequence[tuple[int, ...]], offsets: Array | None) -> tuple[int, int, int]:
+    """The shape of a sum, given its terms'."""
+    first, *rest = terms
+    for shape in rest:
+        refuse_unless((shape[0], shape[2]) == (first[0], first[2]), "terms of one sum have the same elements and slots")
+        refuse_unless(shape[1] <= first[1], "the first term of a sum has the most polynomials")
+    refuse_unless(offsets is None or len(offsets) == first[0], "there is one offset for each element")
+    return first[0], first[1], first[2]
 
 
 def check_products(prime: int, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, int, int]:

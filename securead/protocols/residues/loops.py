@@ -1,5 +1,5 @@
-"""Every compiled loop. All of them are in this one file, because numba's cache notices changes of a function's own file
-only: a caller elsewhere would keep old machine code of what it calls.
+"""The compiled loops of the arithmetic. All of them are in this one file, because numba's cache notices changes of a
+function's own file only: a caller elsewhere would keep old machine code of what it calls.
 
 Arrays are C-contiguous, `int64` unless said otherwise, and outputs do not overlap inputs; the forms and `transforms`
 see to that. Products are taken in `uint64`, where they wrap: numba may assume that `int64` never overflows.
@@ -27,7 +27,7 @@ ROWS = 32
 _TILE = 8
 
 
-def _compiled(function: _F) -> _F:
+def compiled(function: _F) -> _F:
     """Compile at the first call and keep the machine code beside the source or in the user's cache, if either can be
     written; where neither can, every process compiles for itself.
     """
@@ -37,20 +37,28 @@ def _compiled(function: _F) -> _F:
         return cast(_F, numba.njit(function))
 
 
-@_compiled
+def contracted(function: _F) -> _F:
+    """`compiled`, and a product and a sum may be one instruction that rounds once: where neither rounds at all."""
+    try:
+        return cast(_F, numba.njit(function, cache=True, fastmath={"contract"}))
+    except RuntimeError:
+        return cast(_F, numba.njit(function, fastmath={"contract"}))
+
+
+@compiled
 def _settled(r: Any, p: int) -> Any:
     """The residue of r in [-p, 2p)."""
     r = r + p if r < 0 else r
     return r - p if r >= p else r
 
 
-@_compiled
+@compiled
 def _reduced(x: Any, p: int, inverse: float) -> Any:
     """The residue of |x| < 2**62: the quotient is off by less than 3.1 * 2**62 / (2**53 p) < 1/2 before the floor."""
     return _settled(x - _I(np.floor(_D(x) * inverse)) * p, p)
 
 
-@_compiled
+@compiled
 def _times(x: Any, w: int, quotient: float, p: int) -> Any:
     """A number congruent to x w for a residue w and `quotient` = w / p, rounded.
 
@@ -64,62 +72,133 @@ def _times(x: Any, w: int, quotient: float, p: int) -> Any:
 # Linear maps.
 
 
-@_compiled
-def split(x: Array, columns: Array, p: int, shift: int, out: Array) -> None:
-    """Digits float64 `(digits, columns, n)`, low ones first, of the centred residues x[columns], x `(inputs, n)`."""
+@compiled
+def _split(x: Array, columns: Array, start: int, width: int, p: int, shift: int, out: Array) -> None:
+    """Digits float64 `(digits, columns, tile)`, low ones first, of the centred residues x[columns, start:][:width]."""
     half, mask, top = p >> 1, (_I(1) << shift) - 1, out.shape[0] - 1
     for c in range(columns.size):
-        source = x[columns[c]]
+        source = x[columns[c], start : start + width]
         for d in range(top + 1):
-            target, down = out[d, c], _I(d * shift)
-            if d < top:
-                for j in range(source.size):
+            target, down = out[d, c, :width], _I(d * shift)
+            if top == 0:
+                for j in range(width):
+                    v = source[j]
+                    target[j] = _D(v - p if v > half else v)
+            elif d < top:
+                for j in range(width):
                     v = source[j]
                     target[j] = _D(((v - p if v > half else v) >> down) & mask)
             else:
-                for j in range(source.size):
+                for j in range(width):
                     v = source[j]
                     target[j] = _D((v - p if v > half else v) >> down)
 
 
-@_compiled
-def reduce(values: Array, p: int, out: Array) -> None:
-    """Residues of float64 integers below 2**53, `(rows, n)`."""
+@contracted
+def _four_by_six(weights: Array, r: int, k: int, x: Array, width: int, out: Array) -> None:
+    """Add six terms to four rows: 24 products for fourteen accesses to memory."""
+    w, a, b, c = weights[r : r + 4, k : k + 6], x[k, :width], x[k + 1, :width], x[k + 2, :width]
+    d, e, f = x[k + 3, :width], x[k + 4, :width], x[k + 5, :width]
+    a0, b0, c0, d0, e0, f0 = w[0, 0], w[0, 1], w[0, 2], w[0, 3], w[0, 4], w[0, 5]
+    a1, b1, c1, d1, e1, f1 = w[1, 0], w[1, 1], w[1, 2], w[1, 3], w[1, 4], w[1, 5]
+    a2, b2, c2, d2, e2, f2 = w[2, 0], w[2, 1], w[2, 2], w[2, 3], w[2, 4], w[2, 5]
+    a3, b3, c3, d3, e3, f3 = w[3, 0], w[3, 1], w[3, 2], w[3, 3], w[3, 4], w[3, 5]
+    y0, y1, y2, y3 = out[r, :width], out[r + 1, :width], out[r + 2, :width], out[r + 3, :width]
+    for j in range(width):
+        g, h, q, m, n, o = a[j], b[j], c[j], d[j], e[j], f[j]
+        y0[j] = y0[j] + a0 * g + b0 * h + c0 * q + d0 * m + e0 * n + f0 * o
+        y1[j] = y1[j] + a1 * g + b1 * h + c1 * q + d1 * m + e1 * n + f1 * o
+        y2[j] = y2[j] + a2 * g + b2 * h + c2 * q + d2 * m + e2 * n + f2 * o
+        y3[j] = y3[j] + a3 * g + b3 * h + c3 * q + d3 * m + e3 * n + f3 * o
+
+
+@contracted
+def _multiply(weights: Array, x: Array, width: int, out: Array) -> None:
+    """`weights @ x` in the first `width` columns, float64; weights have multiples of four rows and of six columns."""
+    for r in range(0, weights.shape[0], 4):
+        out[r : r + 4, :width] = 0.0
+        for k in range(0, weights.shape[1], 6):
+            _four_by_six(weights, r, k, x, width, out)
+
+
+@compiled
+def _reduce(values: Array, p: int, out: Array) -> None:
+    """Residues of float64 integers below 2**53."""
     inverse = 1.0 / p
-    for r in range(values.shape[0]):
-        source, target = values[r], out[r]
-        for j in range(source.size):
-            v = source[j]
-            target[j] = _settled(_I(v) - _I(np.floor(v * inverse)) * p, p)
+    for j in range(out.size):
+        v = values[j]
+        out[j] = _settled(_I(v) - _I(np.floor(v * inverse)) * p, p)
 
 
-@_compiled
-def fold(high: Array, low: Array, shift: int, p: int, out: Array) -> None:
-    """Residues of `high * 2**shift + low`, each int64 or float64 and integers below 2**53; `high` may be `out`."""
-    inverse, power, up = 1.0 / p, _D(_I(1) << shift), _U(shift)
-    for r in range(high.shape[0]):
-        upper, lower, target = high[r], low[r], out[r]
-        for j in range(upper.size):
-            h, v = upper[j], lower[j]
-            q = _I(np.floor((_D(h) * power + _D(v)) * inverse))
-            target[j] = _settled(_I((_U(_I(h)) << up) + _U(_I(v)) - _U(q) * _U(p)), p)
+@compiled
+def _fold(high: Array, low: Array, base: int, p: int, out: Array) -> None:
+    """Residues of `high * base + low`, each int64 or float64 and integers below 2**53; `high` may be `out`."""
+    inverse = 1.0 / p
+    for j in range(out.size):
+        h, v = high[j], low[j]
+        q = _I(np.floor((_D(h) * _D(base) + _D(v)) * inverse))
+        out[j] = _settled(_I(_U(_I(h)) * _U(base) + _U(_I(v)) - _U(q) * _U(p)), p)
 
 
-@_compiled
-def place(values: Array, rows: Array, factor: int, p: int, out: Array) -> None:
-    """Add `factor * values[i]` to the beginning of `out[rows[i]]`, all of them residues."""
-    quotient = _D(factor) / p
-    for r in range(rows.size):
-        source, target = values[r], out[rows[r]]
-        if factor == 1:
-            for j in range(source.size):
-                target[j] = _settled(target[j] + source[j], p)
-        else:
-            for j in range(source.size):
-                target[j] = _settled(target[j] + _reduced(_times(source[j], factor, quotient, p), p, 1.0 / p), p)
+@compiled
+def _horner(parts: Array, row: int, base: int, p: int, out: Array) -> None:
+    """Residues of `sum_d parts[d, row] * base**d`, float64 `(digits, rows, tile)`."""
+    width, top = out.size, parts.shape[0] - 1
+    if top == 0:
+        _reduce(parts[0, row, :width], p, out)
+        return
+    _fold(parts[top, row, :width], parts[top - 1, row, :width], base, p, out)
+    for d in range(top - 2, -1, -1):
+        _fold(out, parts[d, row, :width], base, p, out)
 
 
-@_compiled
+@compiled
+def linear(
+    x: Array,
+    columns: Array,
+    matrix: Array,
+    layout: tuple[Array, Array, Array, Array, Array],
+    shift: int,
+    p: int,
+    digits: Array,
+    sums: Array,
+    spare: Array,
+    out: Array,
+) -> None:
+    """The dense rows of W x, x `(inputs, n)`, to `out[rows]`, tile by tile, so that what is between stays in a cache.
+
+    `matrix` is padded with zeros as `_multiply` needs; `layout` are a `LinearMap`'s rows, first, weight_digits, bases
+    and factors. `digits` float64 `(digits, columns of the matrix, tile)`, finite (what is left beyond `columns` is
+    multiplied by zero), `sums` `(digits, rows of the matrix, tile)` and `spare` int64 `(tile,)` are room.
+    """
+    rows, first, numbers, bases, factors = layout
+    tile, radix = digits.shape[2], 1 << shift
+    for start in range(0, x.shape[1], tile):
+        width = min(tile, x.shape[1] - start)
+        _split(x, columns, start, width, p, shift, digits)
+        for d in range(digits.shape[0]):
+            _multiply(matrix, digits[d], width, sums[d])
+        for i in range(rows.size):
+            target, row, top = out[rows[i], start : start + width], first[i], numbers[i] - 1
+            if digits.shape[0] == 1 and top > 0:
+                # Nothing needs reducing before the digits of the weights are put together.
+                _fold(sums[0, row + top, :width], sums[0, row + top - 1, :width], bases[i], p, target)
+                top -= 1
+            else:
+                _horner(sums, row + top, radix, p, target)
+            for d in range(top - 1, -1, -1):
+                if digits.shape[0] == 1:
+                    _fold(target, sums[0, row + d, :width], bases[i], p, target)
+                else:
+                    _horner(sums, row + d, radix, p, spare[:width])
+                    _fold(target, spare[:width], bases[i], p, target)
+            if factors[i] != 1:
+                quotient = _D(factors[i]) / p
+                for j in range(width):
+                    target[j] = _reduced(_times(target[j], factors[i], quotient, p), p, 1.0 / p)
+
+
+@compiled
 def scale(x: Array, factor: int, p: int) -> None:
     """Multiply residues `(rows, n)` in place."""
     quotient = _D(factor) / p
@@ -129,16 +208,21 @@ def scale(x: Array, factor: int, p: int) -> None:
             row[j] = _reduced(_times(row[j], factor, quotient, p), p, 1.0 / p)
 
 
-@_compiled
-def copy(x: Array, columns: Array, rows: Array, p: int, out: Array) -> None:
-    """Add `x[columns[i]]` to the beginning of `out[rows[i]]`."""
-    for r in range(rows.size):
-        source, target = x[columns[r]], out[rows[r]]
-        for j in range(source.size):
-            target[j] = _settled(target[j] + source[j], p)
+@compiled
+def add_up(x: Array, y: Array, p: int, out: Array) -> None:
+    """`x + y`; x is like `out` `(elements, polynomials, n)`, or is `out`, and y has as many polynomials or fewer."""
+    for k in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            left, target = x[k, c], out[k, c]
+            if c < y.shape[1]:
+                right = y[k, c]
+                for j in range(target.size):
+                    target[j] = _settled(left[j] + right[j], p)
+            else:
+                target[:] = left
 
 
-@_compiled
+@compiled
 def add_constants(constants: Array, p: int, out: Array) -> None:
     """Add residues `(elements,)` to the first polynomial of `out`: in NTT form a constant is the same in every slot."""
     for k in range(constants.size):
@@ -147,10 +231,30 @@ def add_constants(constants: Array, p: int, out: Array) -> None:
             target[j] = _settled(target[j] + constants[k], p)
 
 
+@compiled
+def add(x: Array, y: Array, p: int) -> None:
+    """Add residues y to residues x in place, `(rows, n)`."""
+    for r in range(x.shape[0]):
+        target, source = x[r], y[r]
+        for j in range(target.size):
+            target[j] = _settled(target[j] + source[j], p)
+
+
+@compiled
+def combine(x: Array, weights: Array, constant: int, p: int, out: Array) -> None:
+    """`sum_i weights[i] * x[i] + constant` `(n,)`, all of them residues."""
+    inverse = 1.0 / p
+    out[:] = constant
+    for i in range(x.shape[0]):
+        source, weight, quotient = x[i], weights[i], _D(weights[i]) / p
+        for j in range(out.size):
+            out[j] = _settled(out[j] + _reduced(_times(source[j], weight, quotient, p), p, inverse), p)
+
+
 # Pointwise products.
 
 
-@_compiled
+@compiled
 def _accumulate(x: Array, y: Array, weight: int, low: Array, high: Array) -> None:
     """Add `weight * x * y` to `low` uint64 modulo 2**64 and to `high` float64 nearly."""
     factor = _U(weight)
@@ -159,7 +263,7 @@ def _accumulate(x: Array, y: Array, weight: int, low: Array, high: Array) -> Non
         high[j] += _D(weight) * _D(x[j]) * _D(y[j])
 
 
-@_compiled
+@compiled
 def _accumulate_one(x: Array, y: Array, low: Array, high: Array) -> None:
     """`_accumulate` with the weight one."""
     for j in range(low.size):
@@ -167,7 +271,7 @@ def _accumulate_one(x: Array, y: Array, low: Array, high: Array) -> None:
         high[j] += _D(x[j]) * _D(y[j])
 
 
-@_compiled
+@compiled
 def _close(low: Array, high: Array, p: int, out: Array) -> None:
     """The residues of what was accumulated."""
     inverse = 1.0 / p
@@ -175,7 +279,7 @@ def _close(low: Array, high: Array, p: int, out: Array) -> None:
         out[j] = _reduced(_I(low[j] - _U(_I(high[j] * inverse)) * _U(p)), p, inverse)
 
 
-@_compiled
+@compiled
 def products(a: Array, b: Array, p: int, low: Array, high: Array, out: Array) -> None:
     """`out[k] = a[k] * b[k]` as polynomials in Y; `low` and `high` are room for one polynomial."""
     for k in range(a.shape[0]):
@@ -186,7 +290,7 @@ def products(a: Array, b: Array, p: int, low: Array, high: Array, out: Array) ->
             _close(low, high, p, out[k, c])
 
 
-@_compiled
+@compiled
 def squares(a: Array, p: int, low: Array, high: Array, out: Array) -> None:
     """`out[k] = a[k] * a[k]`, every mixed product taken once."""
     for k in range(a.shape[0]):
@@ -200,7 +304,7 @@ def squares(a: Array, p: int, low: Array, high: Array, out: Array) -> None:
             _close(low, high, p, out[k, c])
 
 
-@_compiled
+@compiled
 def sum_of_products(a: Array, b: Array, weights: Array, p: int, low: Array, high: Array, out: Array) -> None:
     """`out = sum_k weights[k] * a[k] * b[k]`, `out` `(polynomials, n)`."""
     for c in range(out.shape[0]):
@@ -217,21 +321,21 @@ def sum_of_products(a: Array, b: Array, weights: Array, p: int, low: Array, high
 # Transforms: see `transforms` for what the tables hold and why nothing is reduced between layers.
 
 
-@_compiled
+@compiled
 def _forward_pair(u: Array, v: Array, w: int, quotient: float, p: int) -> None:
     for j in range(u.size):
         x, t = u[j], _times(v[j], w, quotient, p)
         u[j], v[j] = x + t, x - t
 
 
-@_compiled
+@compiled
 def _forward_pairs(u: Array, v: Array, w: Array, quotients: Array, p: int) -> None:
     for j in range(u.size):
         x, t = u[j], _times(v[j], w[j], quotients[j], p)
         u[j], v[j] = x + t, x - t
 
 
-@_compiled
+@compiled
 def _forward_quad(a: Array, b: Array, c: Array, d: Array, w: Array, quotients: Array, i: int, p: int) -> None:
     """Two layers in one pass over memory: the factors are those of node i and of its two children."""
     w0, w1, w2 = w[i], w[2 * i], w[2 * i + 1]
@@ -243,21 +347,21 @@ def _forward_quad(a: Array, b: Array, c: Array, d: Array, w: Array, quotients: A
         a[j], b[j], c[j], d[j] = x + t, x - t, z + s, z - s
 
 
-@_compiled
+@compiled
 def _inverse_pair(u: Array, v: Array, w: int, quotient: float, p: int) -> None:
     for j in range(u.size):
         x, y = u[j], v[j]
         u[j], v[j] = x + y, _times(x - y, w, quotient, p)
 
 
-@_compiled
+@compiled
 def _inverse_pairs(u: Array, v: Array, w: Array, quotients: Array, p: int) -> None:
     for j in range(u.size):
         x, y = u[j], v[j]
         u[j], v[j] = x + y, _times(x - y, w[j], quotients[j], p)
 
 
-@_compiled
+@compiled
 def _inverse_quad(a: Array, b: Array, c: Array, d: Array, w: Array, quotients: Array, i: int, p: int) -> None:
     w0, w1, w2 = w[i], w[2 * i], w[2 * i + 1]
     q0, q1, q2 = quotients[i], quotients[2 * i], quotients[2 * i + 1]
@@ -266,7 +370,7 @@ def _inverse_quad(a: Array, b: Array, c: Array, d: Array, w: Array, quotients: A
         a[j], b[j], c[j], d[j] = x + z, y + v, _times(x - z, w0, q0, p), _times(y - v, w0, q0, p)
 
 
-@_compiled
+@compiled
 def _to_rows(x: Array, rows: Array) -> None:
     for start in range(0, rows.shape[1], _TILE):
         for r in range(ROWS):
@@ -274,7 +378,7 @@ def _to_rows(x: Array, rows: Array) -> None:
                 rows[r, c] = x[c * ROWS + r]
 
 
-@_compiled
+@compiled
 def _from_rows(rows: Array, p: int, x: Array) -> None:
     """Transpose back, reduced."""
     inverse = 1.0 / p
@@ -288,7 +392,7 @@ def _from_rows(rows: Array, p: int, x: Array) -> None:
                 x[c * ROWS + r] = rows[r, c]
 
 
-@_compiled
+@compiled
 def forward(polynomials: Array, w: Array, quotients: Array, row_w: Array, row_quotients: Array, p: int) -> None:
     """Transform `(n, N)` in place: decimation in time from natural to bit-reversed order."""
     dimension = polynomials.shape[1]
@@ -317,7 +421,7 @@ def forward(polynomials: Array, w: Array, quotients: Array, row_w: Array, row_qu
         _from_rows(rows, p, x)
 
 
-@_compiled
+@compiled
 def inverse(
     polynomials: Array, w: Array, quotients: Array, row_w: Array, row_quotients: Array, scale: int, p: int
 ) -> None:
@@ -349,7 +453,7 @@ def inverse(
             x[j] = _reduced(_times(x[j], scale, scale_quotient, p), p, reciprocal)
 
 
-@_compiled
+@compiled
 def recentre(x: Array, last: int, p: int, out: Array) -> None:
     """The centred residues modulo `last` of x `(n, N)`, as residues modulo p."""
     half, reciprocal = last >> 1, 1.0 / p
@@ -360,7 +464,7 @@ def recentre(x: Array, last: int, p: int, out: Array) -> None:
             target[j] = _reduced(v - last if v > half else v, p, reciprocal)
 
 
-@_compiled
+@compiled
 def subtract_and_scale(x: Array, y: Array, scale: int, p: int, out: Array) -> None:
     """`(x - y) * scale` modulo p."""
     quotient, reciprocal = _D(scale) / p, 1.0 / p

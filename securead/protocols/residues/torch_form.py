@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from securead.data.schema import Array
-from securead.protocols.residues.form import check_affine, check_products, check_sum, refuse_unless, residues_of
+from securead.protocols.residues.form import check_linear, check_products, check_sum, check_terms, residues_of
 from securead.protocols.residues.layers import LinearMap, ProductSum, check_prime
 
 Tensor = torch.Tensor
@@ -27,22 +28,34 @@ class TorchForm:
         self._device = torch.device(device)
         self._moved: dict[int, tuple[LinearMap, Tensor]] = {}
 
-    def affine(self, terms: Sequence[tuple[LinearMap, Tensor]], offsets: Array | None = None) -> Tensor:
+    def linear(self, layer: LinearMap, x: Tensor) -> Tensor:
         """See `Form`."""
-        outputs, size, slots = check_affine(self.prime, [(layer, tuple(x.shape)) for layer, x in terms])
-        result = torch.zeros((outputs, size * slots), dtype=torch.int64, device=self._device)
-        for layer, x in terms:
-            flat = x.reshape(len(x), -1)
-            part = result[:, : flat.shape[1]]
-            if len(layer.copied_rows):
-                part[self._index(layer.copied_rows)] += flat[self._index(layer.copied_columns)]
-            if len(layer.rows):
-                rows = self._index(layer.rows)
-                part[rows] += self._times(self._dense(layer, flat), layer.factor)
-            result = self._settled(result)
-        result = result.reshape(outputs, size, slots)
+        shape = check_linear(self.prime, layer, tuple(x.shape))
+        flat = x.reshape(len(x), -1)
+        result = torch.zeros((layer.outputs, flat.shape[1]), dtype=torch.int64, device=self._device)
+        if len(layer.copied_rows):
+            result[self._index(layer.copied_rows)] = flat[self._index(layer.copied_columns)]
+        # Rows of equally many digits to the same base, with one factor: a map's rows, or several maps'.
+        sums = self._sums(layer, flat) if len(layer.rows) else []
+        kinds = np.stack([layer.weight_digits, layer.bases, layer.factors], axis=1)
+        for number, base, factor in np.unique(kinds, axis=0).tolist():
+            alike = np.flatnonzero((kinds == (number, base, factor)).all(axis=1))
+            total: Tensor | None = None
+            for digit in reversed(range(number)):
+                at = self._index(layer.first[alike] + digit)
+                value = self._horner([part[at] for part in sums], layer.residue_shift)
+                total = value if total is None else self._folded(total, value, base)
+            assert total is not None  # noqa: S101  (there is at least one digit)
+            result[self._index(layer.rows[alike])] = self._times(total, factor)
+        return result.reshape(shape)
+
+    def add(self, terms: Sequence[Tensor], offsets: Array | None = None) -> Tensor:
+        """See `Form`."""
+        check_terms([tuple(x.shape) for x in terms], offsets)
+        result = terms[0].clone()
+        for x in terms[1:]:
+            result[:, : x.shape[1]] = self._settled(result[:, : x.shape[1]] + x)
         if offsets is not None:
-            refuse_unless(len(offsets) == outputs, "there is one offset for each output")
             constants = torch.tensor(residues_of(offsets, self.prime), dtype=torch.int64, device=self._device)
             result[:, 0] = self._settled(result[:, 0] + constants[:, None])
         return result
@@ -76,34 +89,27 @@ class TorchForm:
         quotient = (torch.as_tensor(high) * self._inverse).long()
         return self._reduced(torch.as_tensor(low) - quotient * self.prime)
 
-    def _dense(self, layer: LinearMap, x: Tensor) -> Tensor:
-        """The dense rows of W x, by Horner's rule over both kinds of digits."""
+    def _sums(self, layer: LinearMap, x: Tensor) -> list[Tensor]:
+        """The products of the digits of the weights with each of the residues' digits."""
         matrix, columns = self._matrix(layer), self._index(layer.columns)
         source = x[columns] if len(columns) < len(x) else x
         centred = torch.where(source > self.prime >> 1, source - self.prime, source)
         shift, b = layer.residue_shift, layer.residue_digits
         mask = (1 << shift) - 1
-        sums = [
+        return [
             matrix @ ((centred >> (shift * d)) & mask if d < b - 1 else centred >> (shift * d)).double()
             for d in range(b)
         ]
-        parts = [part.reshape(layer.weight_digits, len(layer.rows), -1) for part in sums]
-        total: Tensor | None = None
-        for digit in reversed(range(layer.weight_digits)):
-            value = self._horner([part[digit] for part in parts], shift)
-            total = value if total is None else self._folded(total, value, layer.weight_shift)
-        assert total is not None  # noqa: S101  (there is at least one digit)
-        return total
 
     def _horner(self, parts: list[Tensor], shift: int) -> Tensor:
         total = self._reduced(parts[0].long()) if len(parts) == 1 else parts[-1]
         for low in parts[-2::-1]:
-            total = self._folded(total, low, shift)
+            total = self._folded(total, low, 1 << shift)
         return total
 
-    def _folded(self, high: Tensor, low: Tensor, shift: int) -> Tensor:
-        quotient = torch.floor((high.double() * 2.0**shift + low.double()) * self._inverse).long()
-        return self._settled(high.long() * (1 << shift) + low.long() - quotient * self.prime)
+    def _folded(self, high: Tensor, low: Tensor, base: int) -> Tensor:
+        quotient = torch.floor((high.double() * float(base) + low.double()) * self._inverse).long()
+        return self._settled(high.long() * base + low.long() - quotient * self.prime)
 
     def _times(self, x: Tensor, factor: int) -> Tensor:
         if factor == 1:

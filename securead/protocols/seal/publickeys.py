@@ -8,8 +8,8 @@ of a plan share it. A public key is b alone: one with another `a` cannot be writ
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import tenseal.sealapi as seal
@@ -20,7 +20,9 @@ from securead.protocols.residues.expansion import uniform_residues
 from securead.protocols.seal import objects, packing, primes
 from securead.protocols.seal.keyfiles import KeyFiles
 from securead.protocols.seal.objects import REMEDY, Ciphertext, Context
+from securead.protocols.seal.pool import Pool
 
+T = TypeVar("T")
 _REGISTER = "Register the public key that belongs to the request's key first."
 
 
@@ -71,34 +73,53 @@ def unpack(context: Context, chain: tuple[int, ...], half: Array, content: bytes
     return objects.public_key_from_residues(context, np.concatenate([b, half[None]]))
 
 
-@dataclass(frozen=True)
-class EvaluationKey:
-    """An owner's public key, checked and ready to mask answers for one plan."""
+class EvaluationKey(Generic[T]):
+    """An owner's public key, checked and ready to mask answers for one plan: see `engine.RefillableKey`.
 
-    plan_digest: str
-    key_id: str
-    _encryptor: Any = field(repr=False, compare=False)
+    A mask is what an engine makes of fresh encryptions of zero; it is independent of every request.
+    """
 
-    def encryption_of_zero(self) -> Ciphertext:
-        """A fresh one at the top level."""
-        zero = seal.Ciphertext()
-        self._encryptor.encrypt_zero(zero)
-        return zero
+    def __init__(self, plan_digest: str, key_id: str, make_mask: Callable[[], T], mask_bytes: int) -> None:
+        self.plan_digest, self.key_id = plan_digest, key_id
+        self._masks = Pool(make_mask, mask_bytes)
+
+    def mask(self) -> T:
+        """One that nothing has been masked with, for one use."""
+        return self._masks.take()
+
+    @property
+    def held_bytes(self) -> int:
+        """What the masks that wait weigh."""
+        return self._masks.held_bytes
+
+    def refill(self, limit: int | None = None) -> int:
+        """Make one mask ahead of its use, as far as `limit` bytes allow: see `engine.RefillableKey`."""
+        return self._masks.refill(limit)
+
+    def __repr__(self) -> str:
+        return f"EvaluationKey(plan_digest={self.plan_digest!r}, key_id={self.key_id!r})"
 
 
-def read_evaluation_key(
+def read_key(
     files: KeyFiles, plan_digest: str, file: bytes, context: Context, chain: tuple[int, ...], half: Array
-) -> EvaluationKey:
-    """An owner's public key, or `RejectMessageError`: damaged, or of another plan."""
+) -> tuple[str, Any]:
+    """The name of an owner's public key, and SEAL's, or `RejectMessageError`: damaged, or of another plan."""
     try:
         limit = content_bytes(chain, half.shape[1])
         key_id, body = files.read("public", plan_digest, file, limit=limit)
     except (FixInputError, UseOtherKeyError) as error:
         raise RejectMessageError(error.what, value=error.value, remedy=error.remedy) from error
-    return EvaluationKey(plan_digest, key_id, seal.Encryptor(context, unpack(context, chain, half, body)))
+    return key_id, unpack(context, chain, half, body)
 
 
-def require_key(key: object, plan_digest: str, key_id: str) -> EvaluationKey:
+def encryption_of_zero(encryptor: Any) -> Ciphertext:
+    """A fresh one at the top level, from SEAL's encryptor with a public key."""
+    zero = seal.Ciphertext()
+    encryptor.encrypt_zero(zero)
+    return zero
+
+
+def require_key(key: object, plan_digest: str, key_id: str) -> EvaluationKey[Any]:
     """The key, if it is the request's own under this plan; `RejectMessageError` for any other, or none."""
     if not isinstance(key, EvaluationKey) or (key.plan_digest, key.key_id) != (plan_digest, key_id):
         raise RejectMessageError("no public key to mask the answer with", value=key_id[:16], remedy=_REGISTER)

@@ -12,9 +12,10 @@ from bfv_setting import Role, Setting, errors, forest, small, solve_for_table, t
 from securead.checks import programs
 from securead.program.builder import table_program
 from securead.program.geometry import Bins
-from securead.protocols.bfv import blind, messages
+from securead.protocols.bfv import messages, owner, sanitise
 from securead.protocols.bfv.context import context_for
-from securead.protocols.seal import objects
+from securead.protocols.seal import objects, publickeys
+from securead.protocols.seal.publickeys import EvaluationKey
 
 ALPHA_CHI = 66.3  # the chi-squared distribution of 15 degrees of freedom exceeds it with probability 2e-8
 
@@ -38,7 +39,7 @@ class OneAnswer:
         self.query = self.c1(query)
         total = setting.evaluator._looked_up(setting.plan.layouts[0], messages.ciphertexts(setting.plan, request))
         self.bare = self.c1(total)
-        setting.evaluator._sanitise(total, np.zeros(1, dtype=np.int64), key or setting.key)
+        setting.evaluator._sanitise(total, (key or setting.key).mask())
         self.masked = self.c1(total)
         answer = setting.evaluator.evaluate(request, setting.key)
         ((self.real, _, _),) = messages.groups(setting.plan, answer, 1)
@@ -75,8 +76,9 @@ def test_the_mask_vanishes_under_a_uniform_half_of_the_owners_choice() -> None:
     setting = forest("same")
     plan, context = setting.plan, context_for(setting.plan)
     words = np.zeros((2, len(plan.chain), plan.ring_dimension), dtype=np.uint64)
-    hostile = blind.EvaluationKey(
-        plan.digest, setting.key.key_id, seal.Encryptor(context, objects.public_key_from_residues(context, words))
+    encryptor = seal.Encryptor(context, objects.public_key_from_residues(context, words))
+    hostile = EvaluationKey(
+        plan.digest, setting.key.key_id, lambda: publickeys.encryption_of_zero(encryptor), mask_bytes=1
     )
     answers = OneAnswer("same", hostile)
     found = answers.solve(answers.masked)
@@ -92,7 +94,7 @@ def flooded(setting: Setting, rng: np.random.Generator, answers: int) -> np.ndar
         queries = setting.random_queries(rng, layout.slots)
         encrypted = messages.ciphertexts(plan, setting.encryptor.encrypt(queries))
         total = setting.evaluator._looked_up(layout, encrypted)
-        setting.evaluator._sanitise(total, kept, setting.key)
+        setting.evaluator._sanitise(total, setting.key.mask())
         found += errors(setting, total, kept, setting.integers(queries)).tolist()
     return np.array([float(v / (1 << plan.flood_bits)) for v in found])
 
@@ -124,7 +126,8 @@ def test_what_the_flood_hides_is_within_its_bound(role: Role, rng: np.random.Gen
     kept = np.arange(layout.slots) * layout.stride(plan.ring_dimension)
     queries = setting.random_queries(rng, layout.slots)
     total = setting.evaluator._looked_up(layout, messages.ciphertexts(plan, setting.encryptor.encrypt(queries)))
-    setting.evaluator._evaluator.add_inplace(total, setting.key.encryption_of_zero())
+    encryptor = seal.Encryptor(context_for(plan), owner._load_public(plan, setting.public))
+    setting.evaluator._evaluator.add_inplace(total, publickeys.encryption_of_zero(encryptor))
     noise = np.abs(errors(setting, total, kept, setting.integers(queries)))
     assert plan.margins.noise / 1000 < noise.max() <= plan.margins.noise
     assert 1 << plan.flood_bits >= plan.margins.noise << 40
@@ -139,12 +142,15 @@ def test_every_answer_is_fresh(rng: np.random.Generator) -> None:
 
 
 def test_the_flood_comes_from_the_operating_system(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """At every place of every layout, drawn anew for each of the two groups."""
     asked: list[int] = []
-    honest = blind.secrets.randbits
-    monkeypatch.setattr(blind.secrets, "randbits", lambda bits: asked.append(bits) or honest(bits))
+    honest = sanitise.secrets.randbits
+    monkeypatch.setattr(sanitise.secrets, "randbits", lambda bits: asked.append(bits) or honest(bits))
     setting = small("same")
+    plan, n = setting.plan, setting.plan.ring_dimension
+    places = {slot * layout.stride(n) for layout in plan.layouts for slot in range(layout.slots)}
     setting.score(setting.random_queries(rng, 5))
-    assert asked == [setting.plan.flood_bits + 1] * 5
+    assert asked == [plan.flood_bits + 1] * len(places) * len(plan.groups(5))
 
 
 @pytest.mark.parametrize("role", ["same", "split"])

@@ -18,8 +18,8 @@ from securead.program.program import Program
 from securead.protocols.ckks import blind, messages, owner
 from securead.protocols.ckks.circuit import Circuit
 from securead.protocols.ckks.plan import PREAMBLE_BYTES, SEED_BYTES, CkksPlan, make_plan
-from securead.protocols.ckks.sanitise import Sanitiser
 from securead.protocols.seal import packing
+from securead.protocols.seal.publickeys import EvaluationKey
 
 Setting = tuple[Program, CkksPlan, owner.SecretKey, owner.PublicKey]
 
@@ -128,7 +128,7 @@ def test_residues_at_or_above_their_prime_are_refused_before_any_work(
     """In the first and last polynomial and modulo every prime, the prime itself and the largest packed number."""
     _, plan, *_ = setting(role)
     monkeypatch.setattr(Circuit, "block", lambda *_: pytest.fail("evaluated a bad request"))
-    monkeypatch.setattr(Sanitiser, "sanitise", lambda *_: pytest.fail("masked a bad request"))
+    monkeypatch.setattr(EvaluationKey, "mask", lambda *_: pytest.fail("masked a bad request"))
     request, n = exchange(role)[0], plan.ring_dimension
     polynomial = packing.residue_bytes(n, plan.data_primes)
     starts = {

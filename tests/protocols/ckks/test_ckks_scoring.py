@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from functools import cache
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from securead.errors import FixInputError, FixProgramError, RejectMessageError
 from securead.program.builder import ProgramBuilder
 from securead.program.polynomial import Affine, Input, Product
 from securead.program.program import Program
-from securead.protocols.ckks import blind, messages, owner
+from securead.protocols.ckks import blind, owner, requests
 from securead.protocols.ckks.context import context_for
 from securead.protocols.ckks.plan import CkksPlan, make_plan
 from securead.protocols.ckks.propagate import tails_for
@@ -208,7 +209,7 @@ def test_seals_ciphertext_is_moved_to_the_seeds_half(rng: np.random.Generator) -
     request, again = (owner.make_encryptor(plan, secret).encrypt(Z) for _ in range(2))
     seeds = {r[36 + i * plan.column_bytes :][:32] for r in (request, again) for i in range(plan.columns)}
     assert len(seeds) == 2 * plan.columns
-    residues = messages.columns(plan, request, plan.ring_dimension)[:, 0]
+    residues = requests.columns(plan, request, plan.ring_dimension)[:, 0]
     context = context_for(plan)
     words = residues[:, 0].swapaxes(0, 1).view(np.uint64)
     encrypted = objects.ciphertext_from_residues(context, context.first_parms_id(), words, ntt=True)
@@ -229,7 +230,7 @@ def test_kernels_agree_with_seals_own_evaluator(rng: np.random.Generator) -> Non
     request = owner.make_encryptor(plan, secret).encrypt(ordinary(program, rng, 5))
     context = context_for(plan)
     first, evaluator, encoder = context.first_parms_id(), seal.Evaluator(context), seal.CKKSEncoder(context)
-    residues = messages.columns(plan, request, plan.ring_dimension)[:, 0]
+    residues = requests.columns(plan, request, plan.ring_dimension)[:, 0]
     columns = [
         objects.ciphertext_from_residues(context, first, residues[:, i].swapaxes(0, 1).view(np.uint64), ntt=True)
         for i in range(3)
@@ -255,5 +256,41 @@ def test_kernels_agree_with_seals_own_evaluator(rng: np.random.Generator) -> Non
         evaluator.square_inplace(layer)
         total = layer if total is None else evaluator.add_inplace(total, layer) or total
     expected, _ = objects.residues(total)
-    score = blind.make_evaluator(plan, program)._score(messages.columns(plan, request, blind.BLOCK_SLOTS))
+    score = blind.make_evaluator(plan, program)._score(requests.columns(plan, request, blind.BLOCK_SLOTS))
     assert (score.swapaxes(0, 1).view(np.uint64) == expected).all()
+
+
+def test_stages_are_where_the_time_goes(rng: np.random.Generator) -> None:
+    """All five grow with every request, their sum is an evaluation's time, and a refused request adds no answer's."""
+    program, plan, secret, public = setting("autoencoder", "same")
+    evaluator = blind.make_evaluator(plan, program)
+    key = blind.read_evaluation_key(plan, public.to_bytes())
+    request = owner.make_encryptor(plan, secret).encrypt(ordinary(program, rng, 2))
+    assert set(evaluator.stages.values()) == {0.0}, "a warm-up is no request"
+    evaluator.evaluate(request, key)
+    before, start = evaluator.stages, time.thread_time()
+    evaluator.evaluate(request, key)
+    spent, after = time.thread_time() - start, evaluator.stages
+    grown = {name: after[name] - before[name] for name in after}
+    assert list(grown) == ["parse", "linear", "products", "sanitise", "pack"]
+    assert min(grown.values()) > 0
+    assert 0.8 * spent < sum(grown.values()) <= spent
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_maps_of_one_source_are_evaluated_together_or_apart(sparse: bool, rng: np.random.Generator) -> None:
+    """Two steps read the input, one of them twice; where their columns differ, their maps are not stacked."""
+    build = ProgramBuilder(programs.encoder(6))
+    A, B, C = (rng.normal(size=(3, 6)) for _ in range(3))
+    if sparse:
+        A[:, 3:], B[:, :3], C[:, :3] = 0, 0, 0
+    left = build.affine([(A, build.input)], rng.normal(size=3), fraction_bits=24)
+    right = build.affine([(B, build.input), (C, build.input)], fraction_bits=24)
+    build.affine([(np.ones((1, 3)), build.product(left, right))], fraction_bits=48)
+    program = build.finish(tolerance=1e-3, honest_extraction_rows=28)
+    plan = make_plan(program.public, "same")
+    Z = ordinary(program, rng, 40)
+    scores = encrypted_scores(program, plan, owner.generate_keys(plan), Z)
+    assert np.abs(scores - program.public.decode(program.evaluate(Z))).max() <= plan.error_bound
+    circuit = blind.make_evaluator(plan, program)._circuits[0]
+    assert len(circuit._stacks[0]) == (2 if sparse else 1)

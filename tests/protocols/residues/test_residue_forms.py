@@ -36,9 +36,11 @@ class Both:
     def __init__(self, prime: int) -> None:
         self.numba, self.torch = NumbaForm(prime), TorchForm(prime)
 
-    def affine(self, terms: list[tuple[LinearMap, np.ndarray]], offsets: Any = None) -> np.ndarray:
-        moved = [(layer, torch.tensor(x)) for layer, x in terms]
-        return self._same(self.numba.affine(terms, offsets), self.torch.affine(moved, offsets))
+    def linear(self, layer: LinearMap, x: np.ndarray) -> np.ndarray:
+        return self._same(self.numba.linear(layer, x), self.torch.linear(layer, torch.tensor(x)))
+
+    def add(self, terms: list[np.ndarray], offsets: Any = None) -> np.ndarray:
+        return self._same(self.numba.add(terms, offsets), self.torch.add([torch.tensor(x) for x in terms], offsets))
 
     def square(self, x: np.ndarray) -> np.ndarray:
         return self._same(self.numba.square(x), self.torch.square(torch.tensor(x)))
@@ -87,7 +89,7 @@ def test_a_linear_map_is_exact(prime: int, seed: int, weight_bits: int, kind: st
     W = (W + rng.integers(0, 2**40, W.shape)) % 2**weight_bits
     W *= rng.choice([-1, 0, 1, 1], W.shape) if seed % 2 else 1
     x = residues(rng, prime, (inputs, size, 5), kind)
-    found = Both(prime).affine([(LinearMap.compile(W, prime), x)])
+    found = Both(prime).linear(LinearMap.compile(W, prime), x)
     np.testing.assert_array_equal(found, linear(W, x) % prime)
 
 
@@ -103,7 +105,7 @@ def test_weights_at_the_proven_bound_are_exact(prime: int, kind: str, inputs: in
         low, high = (middle, high) if _proved(signs * (2 * middle + 1), prime, products) else (low, middle - 1)
     x = residues(rng, prime, (inputs, 1, 7), kind)
     W = signs * (2 * low + 1)
-    np.testing.assert_array_equal(Both(prime).affine([(LinearMap.compile(W, prime), x)]), linear(W, x) % prime)
+    np.testing.assert_array_equal(Both(prime).linear(LinearMap.compile(W, prime), x), linear(W, x) % prime)
 
 
 def _proved(W: np.ndarray, prime: int, products: int) -> bool:
@@ -115,20 +117,42 @@ def _proved(W: np.ndarray, prime: int, products: int) -> bool:
 
 
 @WITHOUT_DEADLINE
-@given(prime=MODULI, seed=SEEDS, kind=st.sampled_from(EXTREMES))
-def test_affine_maps_add_sources_of_different_sizes_and_offsets(prime: int, seed: int, kind: str) -> None:
+@given(prime=MODULI, seed=SEEDS, kind=st.sampled_from(EXTREMES), slots=st.sampled_from([1, 5, 255, 256, 257, 600]))
+def test_stacked_maps_are_what_they_are_alone(prime: int, seed: int, kind: str, slots: int) -> None:
+    """Of one, three and no digits, of copies, of zeros, and of shared powers of two; also where tiles end."""
     rng = np.random.default_rng(seed)
-    W, x = rng.integers(-(2**38), 2**38, (4, 6)), residues(rng, prime, (6, 2, 5), kind)
-    V, y = np.diag([1, 0, 1, 3]), residues(rng, prime, (4, 3, 5))
-    U, z = (np.ones((4, 2), dtype=object) * 3) << 60, residues(rng, prime, (2, 1, 5))
+    wide = rng.integers(-(2**62), 2**62, (3, 6)).astype(object)
+    maps = [
+        rng.integers(-30, 30, (5, 6)).astype(object),
+        wide,
+        np.eye(6, dtype=int).astype(object)[:2],
+        np.zeros((2, 6), dtype=object),
+        rng.integers(-30, 30, (2, 6)).astype(object) << 90,
+        (wide << 3) * rng.choice([0, 1], (3, 6)),
+    ]
+    x, both = residues(rng, prime, (6, 2, slots), kind), Both(prime)
+    together = LinearMap.compile(np.vstack(maps), prime, parts=[len(W) for W in maps])
+    found = both.linear(together, x)
+    np.testing.assert_array_equal(found, linear(np.vstack(maps), x) % prime)
+    alone = [both.linear(LinearMap.compile(W, prime), x) for W in maps]
+    np.testing.assert_array_equal(found, np.concatenate(alone))
+
+
+@WITHOUT_DEADLINE
+@given(prime=MODULI, seed=SEEDS, kind=st.sampled_from(EXTREMES))
+def test_sums_are_of_values_of_different_sizes_and_offsets(prime: int, seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    terms = [residues(rng, prime, (4, size, 5), kind) for size in (3, 2, 3, 1)]
     offsets = np.array([1 << 90, -(1 << 77), 0, prime], dtype=object)
-    terms = [(W, x), (V, y), (U, z)]
-    found = Both(prime).affine([(LinearMap.compile(w, prime), source) for w, source in terms], offsets)
-    expected = np.zeros((4, 3, 5), dtype=object)
-    for w, source in terms:
-        expected[:, : source.shape[1]] += linear(w, source)
-    expected[:, 0] += offsets[:, None]
-    np.testing.assert_array_equal(found, expected % prime)
+    for several in (terms, terms[:2], terms[:1]):
+        before = [x.copy() for x in several]
+        expected = np.zeros((4, 3, 5), dtype=object)
+        for x in several:
+            expected[:, : x.shape[1]] += x
+        np.testing.assert_array_equal(Both(prime).add(several), expected % prime)
+        expected[:, 0] += offsets[:, None]
+        np.testing.assert_array_equal(Both(prime).add(several, offsets), expected % prime)
+        np.testing.assert_array_equal(np.concatenate(before, axis=1), np.concatenate(several, axis=1))
 
 
 @WITHOUT_DEADLINE
@@ -166,8 +190,8 @@ def test_maps_are_linear_and_products_bilinear(prime: int, seed: int) -> None:
     rng, both = np.random.default_rng(seed), Both(prime)
     x, y, z = (residues(rng, prime, (4, 2, 6)) for _ in range(3))
     layer = LinearMap.compile(rng.integers(-(2**20), 2**20, (3, 4)), prime)
-    together = both.affine([(layer, (x + y) % prime)])
-    np.testing.assert_array_equal(together, (both.affine([(layer, x)]) + both.affine([(layer, y)])) % prime)
+    together = both.linear(layer, (x + y) % prime)
+    np.testing.assert_array_equal(together, both.add([both.linear(layer, x), both.linear(layer, y)]))
     np.testing.assert_array_equal(
         both.multiply((x + y) % prime, z), (both.multiply(x, z) + both.multiply(y, z)) % prime
     )
@@ -182,7 +206,7 @@ def test_slots_do_not_meet() -> None:
     total = ProductSum.compile(np.array([1, -2, 3]), (3, 2), prime)
 
     def evaluate(block: np.ndarray) -> np.ndarray:
-        h = form.affine([(layer, block)])
+        h = form.linear(layer, block)
         return form.sum_of_products(total, form.square(h), h)
 
     blocks = [evaluate(x[:, :, start : start + 16]) for start in range(0, 64, 16)]
@@ -194,13 +218,17 @@ def test_what_was_compiled_for_something_else_is_refused(make: Any) -> None:
     form, other = make(1099510054913), 35184371884033
     x = np.zeros((2, 2, 4), np.int64) if make is NumbaForm else torch.zeros((2, 2, 4), dtype=torch.int64)
     with pytest.raises(ValueError, match="another prime"):
-        form.affine([(LinearMap.compile(np.ones((1, 2), int), other), x)])
+        form.linear(LinearMap.compile(np.ones((1, 2), int), other), x)
     with pytest.raises(ValueError, match="another number of inputs"):
-        form.affine([(LinearMap.compile(np.ones((1, 3), int), form.prime), x)])
+        form.linear(LinearMap.compile(np.ones((1, 3), int), form.prime), x)
     with pytest.raises(ValueError, match="other sizes"):
         form.sum_of_products(ProductSum.compile(np.ones(2, int), (3, 2), form.prime), x, x)
     with pytest.raises(ValueError, match="one offset"):
-        form.affine([(LinearMap.compile(np.ones((1, 2), int), form.prime), x)], np.array([1, 2]))
+        form.add([x], np.array([1]))
+    with pytest.raises(ValueError, match="same elements"):
+        form.add([x, x[:1]])
+    with pytest.raises(ValueError, match="most polynomials"):
+        form.add([x[:, :1], x])
 
 
 def test_importing_compiles_nothing_and_the_expansion_imports_neither() -> None:

@@ -66,7 +66,38 @@ def test_a_shared_power_of_two_costs_no_product(twos: int) -> None:
     W = np.array([[3, -5], [7, 100]], dtype=object)
     layer = LinearMap.compile(W << twos, PRIMES[1])
     assert layer.products == 1
-    assert layer.factor == pow(2, twos, PRIMES[1])
+    assert layer.factors.tolist() == [pow(2, twos, PRIMES[1])] * 2
+
+
+def test_stacked_maps_share_the_digits_of_residues_and_choose_their_weights_apart() -> None:
+    """As an input does that a narrow and a wide map read: 38-bit primes and weights, thirteen bits at a time."""
+    prime, rng = 274877562881, np.random.default_rng(0)
+    narrow, wide = rng.integers(-40, 40, (12, 29)).astype(object), rng.integers(-prime // 2, prime // 2, (13, 29))
+    layer = LinearMap.compile(np.vstack([narrow, wide]), prime, parts=[12, 13])
+    assert layer.residue_digits == 1
+    assert layer.weight_digits.tolist() == [1] * 12 + [3] * 13
+    assert layer.first.tolist() == [*range(12), *range(12, 51, 3)]
+    assert layer.multiplications == 51 * 29
+    assert layer.bound < EXACT
+    with pytest.raises(ValueError, match="parts"):
+        LinearMap.compile(narrow, prime, parts=[11])
+
+
+@given(bits=st.integers(20, 50), seed=st.integers(0, 2**32 - 1), columns=st.integers(1, 60))
+def test_digits_are_those_of_the_weights_and_small_enough(bits: int, seed: int, columns: int) -> None:
+    """The matrix, put together again, is the weights; every subset of a row's terms stays below 2**53."""
+    prime, rng = 2**bits - 1, np.random.default_rng(seed)
+    W = rng.integers(-prime // 2, prime // 2, (3, columns)).astype(object)
+    layer = LinearMap.compile(W, prime)
+    most = -(-prime // 2) if layer.residue_digits == 1 else 1 << layer.residue_shift
+    assert int(np.abs(layer.matrix).sum(axis=1).max()) * most < 2 * EXACT
+    assert layer.bound < EXACT
+    for row, first, digits, base, factor in zip(
+        layer.rows, layer.first, layer.weight_digits, layer.bases, layer.factors, strict=True
+    ):
+        assert base <= 1 << bits - 5
+        total = sum(layer.matrix[first + i].astype(int).astype(object) * int(base) ** i for i in range(digits))
+        np.testing.assert_array_equal((total * int(factor) - W[row][layer.columns]) % prime, 0)
 
 
 @pytest.mark.parametrize("prime", [2**51 - 1, 2**19 - 1, 2**40, 0, -7])

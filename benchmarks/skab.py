@@ -1,0 +1,211 @@
+"""Windows of sensor readings on SKAB: twenty gateways train one autoencoder, beside what it has to beat.
+
+    python benchmarks/skab.py --data-dir $SECUREAD_DATA --out bench-output/skab.json
+
+Every run of the rig is a gateway: its first 400 readings, all normal, train; the rest is scored. A record is a window
+of 10 readings of 8 channels, scored when its last reading has come; AUROC is over all scored windows of all gateways
+together, labelled by their last reading. Each gateway puts its readings on its own scale, found from its 391 training
+windows; with privacy that is noised and charged like everything else, at window-level epsilon 8, 3 and 1 and delta
+1e-5. |z|^2 and the untrained network see the same scales as the trained one.
+
+No label is looked at before scoring. `--choose` trains the candidates below once each and prints the share of |z|^2
+that they fail to reconstruct, on the training windows alone; those with the least stand in CHOSEN. With privacy such a
+choice on real readings would have to be paid for, too; here it is not. Needs skab.npz; figures are of one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from securead.data.readings import Readings, read_readings
+from securead.data.schema import Column
+from securead.data.streaming import windows_of
+from securead.data.windows import Window, WindowedSchema
+from securead.errors import PrivacyRefusedError
+from securead.federated.embedded import Site, train
+from securead.models.autoencoder import AutoEncoder
+from securead.models.estimator import AnomalyDetector
+from securead.models.forest import IsolationForest
+from securead.models.subspace import SubspaceDetector
+from securead.privacy.plan import PrivacyPlan
+
+DATA, FIRST, LIMIT, DELTA = "skab.npz", 400, 5.0, 1e-5
+# Ranges of such sensors, rounded; not read off the readings.
+CHANNELS = (
+    Column("Accelerometer1RMS", 0, 0.2),
+    Column("Accelerometer2RMS", 0, 0.2),
+    Column("Current", 0, 6),
+    Column("Pressure", -2, 3),
+    Column("Temperature", 0, 120),
+    Column("Thermocouple", 0, 60),
+    Column("Voltage", 150, 300),
+    Column("Volume Flow RateRMS", 0, 60),
+)
+SCHEMA = WindowedSchema.of(Window(CHANNELS, length=10))
+CANDIDATES: tuple[dict[str, Any], ...] = (
+    {"hidden": 16, "rounds": 30, "sampling_prob": 0.1, "learning_rate": 0.005, "patience": 30},
+    {"hidden": 16, "rounds": 60, "sampling_prob": 0.1, "learning_rate": 0.005, "patience": 60},
+    {"hidden": 16, "rounds": 40, "sampling_prob": 0.2, "learning_rate": 0.02, "patience": 40},
+    {"hidden": 16, "rounds": 30, "sampling_prob": 1.0, "learning_rate": 0.05, "patience": 30},
+    {"hidden": 8, "rounds": 30, "sampling_prob": 1.0, "learning_rate": 0.05, "patience": 30},
+)
+EPSILONS = (None, 8.0, 3.0, 1.0)
+# By --choose; the position in CANDIDATES for each epsilon.
+CHOSEN = {None: 1, 8.0: 2, 3.0: 2, 1.0: 4}
+NAMES = ("autoencoder", "untrained", "|z|^2", "mahalanobis", "pca residual", "forest")
+
+
+def trained(detector: AnomalyDetector, runs: tuple[Readings, ...], epsilon: float | None) -> AnomalyDetector:
+    """The detector over all gateways' first readings."""
+    sites = [Site(run.series, windows_of(SCHEMA, run.X[:FIRST]).X) for run in runs]
+    return train(detector, sites, SCHEMA, privacy=None if epsilon is None else PrivacyPlan(epsilon, DELTA))
+
+
+def rest(
+    detector: AnomalyDetector, runs: tuple[Readings, ...], *, training: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """All windows that end after the training readings (or before), on their gateways' scales, and labels."""
+    X, y = [], []
+    for run in runs:
+        windows = windows_of(SCHEMA.localised(), run.X, scale=detector.scales_[run.series])
+        later = (windows.rows < FIRST) if training else (windows.rows >= FIRST)
+        X.append(windows.X[later])
+        y.append(run.y[windows.rows[later]])
+    return np.concatenate(X), np.concatenate(y)
+
+
+def autoencoder(candidate: int, seed: int) -> AutoEncoder:
+    return AutoEncoder(scaling="local", limit=LIMIT, random_state=seed, **CANDIDATES[candidate])
+
+
+def areas(
+    runs: tuple[Readings, ...], epsilon: float | None, seed: int
+) -> tuple[dict[str, float], AnomalyDetector | None]:
+    """AUROC of every detector; one whose training is refused for too few windows is left out."""
+    found: dict[str, float] = {}
+    try:
+        network = trained(autoencoder(CHOSEN[epsilon], seed), runs, epsilon)
+    except PrivacyRefusedError as error:
+        print(f"  autoencoder, epsilon {epsilon}, seed {seed}: refused: {error}")
+        return found, None
+    X, y = rest(network, runs)
+    Z = np.clip(X, -LIMIT, LIMIT)
+    found["autoencoder"] = roc_auc_score(y, network.anomaly_score(X))
+    found["untrained"] = roc_auc_score(y, network.untrained_score(X))
+    found["|z|^2"] = roc_auc_score(y, (Z**2).sum(axis=1))
+    others = {
+        "mahalanobis": SubspaceDetector(scaling="local", limit=LIMIT),
+        "pca residual": SubspaceDetector(method="pca_residual", components=20, scaling="local", limit=LIMIT),
+        "forest": IsolationForest(scaling="local", threshold="model", limit=LIMIT, random_state=seed),
+    }
+    for name, detector in others.items():
+        try:
+            fitted = trained(detector, runs, epsilon)
+        except PrivacyRefusedError as error:
+            print(f"  {name}, epsilon {epsilon}: refused: {error}")
+            continue
+        X, y = rest(fitted, runs)
+        found[name] = roc_auc_score(y, fitted.anomaly_score(X))
+    return {name: float(value) for name, value in found.items()}, network
+
+
+def verdict(epsilon: float | None, rows: list[dict[str, float]]) -> str:
+    """Whether the autoencoder still wins, in words; a lead within two standard errors is none."""
+    own = np.array([row["autoencoder"] for row in rows])
+    told: dict[str, list[str]] = {"beats": [], "is level with": [], "loses to": []}
+    for name in NAMES[1:]:
+        other = np.array([row[name] for row in rows if name in row])
+        if len(other):
+            doubt = 2 * float(np.hypot(_error(own), _error(other)))
+            lead = float(own.mean() - other.mean())
+            word = "beats" if lead > doubt else "loses to" if lead < -doubt else "is level with"
+            told[word].append(f"{name} ({other.mean():.3f})")
+    where = "without noise" if epsilon is None else f"at epsilon {epsilon:g}"
+    words = "; ".join(f"{word} {', '.join(names)}" for word, names in told.items() if names)
+    return f"{where} the autoencoder ({own.mean():.4f}) {words}"
+
+
+def _error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def choose(runs: tuple[Readings, ...]) -> None:
+    for epsilon in EPSILONS:
+        for at, candidate in enumerate(CANDIDATES):
+            network = trained(autoencoder(at, 0), runs, epsilon)
+            X, _ = rest(network, runs, training=True)
+            left = network.anomaly_score(X).mean() / (np.clip(X, -LIMIT, LIMIT) ** 2).sum(axis=1).mean()
+            print(f"epsilon {epsilon}: {at} {candidate}: {left:.3f} of |z|^2 left", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, default=os.environ.get("SECUREAD_DATA"), help=f"where {DATA} lies")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--choose", action="store_true", help="compare the candidates by validation loss and stop")
+    parser.add_argument("--only", type=float, help="this epsilon only; 0 for no noise")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON, too")
+    options = parser.parse_args()
+    if options.data_dir is None or not (Path(options.data_dir) / DATA).is_file():
+        print(f"skipped: needs {DATA} in the folder that --data-dir or SECUREAD_DATA names")
+        return
+    runs = read_readings(Path(options.data_dir) / DATA, SCHEMA.window, series="experiment")
+    if options.choose:
+        choose(runs)
+        return
+    report: dict[str, Any] = {"window": 10, "delta": DELTA, "seeds": options.seeds, "settings": []}
+    for epsilon in EPSILONS if options.only is None else [options.only or None]:
+        start, rows, network = time.perf_counter(), [], None
+        for seed in range(options.seeds):
+            row, fitted = areas(runs, epsilon, seed)
+            if fitted is not None:
+                rows.append(row)
+                network = fitted
+        if network is None:
+            report["settings"].append({"asked": epsilon, "refused": options.seeds})
+            continue
+        stated = network.statement_
+        report["settings"].append(
+            {
+                "epsilon_window": stated.epsilon,
+                "epsilon_reading": None if stated.readings is None else stated.readings.epsilon,
+                "refused": options.seeds - len(rows),
+                "parameters": CANDIDATES[CHOSEN[epsilon]],
+                "auroc": {name: [row[name] for row in rows if name in row] for name in NAMES},
+                "verdict": verdict(epsilon, rows),
+                "seconds": time.perf_counter() - start,
+            }
+        )
+        print(report["settings"][-1]["verdict"], flush=True)
+        if options.out:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(report, indent=2) + "\n")
+    print_table(report)
+
+
+def print_table(report: dict[str, Any]) -> None:
+    settings = [found for found in report["settings"] if "auroc" in found]
+
+    def told(epsilon: float | None) -> str:
+        return "no noise" if epsilon is None else f"{epsilon:.3g}"
+
+    print(f"{'epsilon, of a window':22}" + "".join(f"{told(s['epsilon_window']):>16}" for s in settings))
+    print(f"{'epsilon, of a reading':22}" + "".join(f"{told(s['epsilon_reading']):>16}" for s in settings))
+    for name in NAMES:
+        cells = []
+        for values in (np.array(s["auroc"][name]) for s in settings):
+            spread = values.std(ddof=1) if len(values) > 1 else 0.0
+            cells.append(f"{values.mean():.3f} ({spread:.3f})" if len(values) else "refused")
+        print(f"{name:22}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()

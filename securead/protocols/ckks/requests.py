@@ -1,0 +1,50 @@
+"""A request's residues, as the service computes on them: unpacked, checked, and seeds expanded, in one pass each."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from securead.data.schema import Array
+from securead.errors import RejectMessageError
+from securead.protocols.ckks import messages
+from securead.protocols.ckks.plan import PREAMBLE_BYTES, SEED_BYTES, CkksPlan
+from securead.protocols.residues import unpacking
+from securead.protocols.residues.expansion import key_stream
+from securead.protocols.seal import packing
+from securead.protocols.seal.objects import REMEDY
+
+
+def columns(plan: CkksPlan, request: bytes, slots: int) -> Array:
+    """A request's residues int64 `(primes, blocks, columns, 2, slots)`, or `RejectMessageError`.
+
+    `slots` in a block divide N. The payload has been through `messages.read_preamble`.
+    """
+    n, primes = plan.ring_dimension, plan.data_primes
+    residues = np.empty((len(primes), n // slots, plan.columns, 2, slots), np.int64)
+    at = PREAMBLE_BYTES
+    for column in range(plan.columns):
+        seed = request[at : at + SEED_BYTES] if plan.role == "same" else b""
+        at += len(seed)
+        for polynomial in range(1 if seed else 2):
+            for index, prime in enumerate(primes):
+                width = prime.bit_length()
+                size = packing.packed_bytes(n, width)
+                # Whole words, and one more that the last value does not reach.
+                words = np.frombuffer(request[at : at + size] + bytes(16 - size % 8), dtype="<u8")
+                largest = unpacking.unpack(words, width, residues, index, column, polynomial)
+                if largest >= prime:
+                    raise RejectMessageError("a residue is not below its prime", value=largest, remedy=REMEDY)
+                at += size
+        for index in range(len(primes)) if seed else ():
+            _expand(plan, seed, residues, index, column)
+    return residues
+
+
+def _expand(plan: CkksPlan, seed: bytes, residues: Array, index: int, column: int) -> None:
+    """The uniform half of a seeded ciphertext modulo one prime: what `messages.expand_column` gives."""
+    prime, n = plan.data_primes[index], plan.ring_dimension
+    stream = key_stream(messages.COLUMN_DOMAIN, plan.digest, index, seed)
+    words = np.frombuffer(stream.update(bytes(8 * n)), dtype="<u8")
+    # A prime just below a power of two rejects next to nothing, so looking first is the fast way.
+    if unpacking.keep(words, prime.bit_length(), residues, index, column, 1) >= prime:
+        messages.expand_column(plan, seed, index, out=residues[index, :, column, 1])
