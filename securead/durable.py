@@ -68,8 +68,11 @@ class Database:
 
     def refuse_little_room(self, size: int) -> None:
         """Raise `RetryLaterError` unless the disk has room for `size` bytes more and for what deleting takes."""
-        room = os.statvfs(self.path.parent)
-        if room.f_bavail * room.f_frsize < 2 * size + SPARE_BYTES:
+        wanted = 2 * size + SPARE_BYTES
+        if self._room() < wanted:
+            with self._lock, self._translated():  # what was deleted may still stand in the log and at the file's end
+                self._db.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._room() < wanted:
             raise RetryLaterError(
                 f"the disk of {self.path} is nearly full", remedy="Nothing is lost: free space, then call again."
             )
@@ -78,6 +81,10 @@ class Database:
         """Give some of the room of what was deleted back to the disk."""
         with self._lock, self._translated():
             self._db.executescript("PRAGMA incremental_vacuum(256)")  # `execute` would move one page only
+
+    def _room(self) -> int:
+        found = os.statvfs(self.path.parent)
+        return found.f_bavail * found.f_frsize
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query."""

@@ -1,9 +1,9 @@
 """A lane's front door: takes connections in, reads requests completely, checks them, and hands answers out.
 
 Guarantees: a request is in memory completely, of the size that its rows need, and hashes to what its header says
-before the lane hears of it; at most `connections` clients are held and each has at most one request in work, so memory
-is bounded; a client that vanishes costs its connection and nothing else. It imports no CrypTen: its threads never touch
-the computation.
+before the lane hears of it; at most `connections` clients are held, of one name at most half as many, and each has at
+most one request in work, so memory is bounded; a client that vanishes costs its connection and nothing else. It imports
+no CrypTen: its threads never touch the computation.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -108,7 +109,7 @@ class Reception:
         self._listener, self._wake, self._on_link = listener, wake, on_link
         self._clients, self._limit = frozenset(clients), connections
         self._waiting: dict[tuple[str, str, int], Pending] = {}
-        self._held = 0
+        self._held = Counter[str]()
         self._closing = False
         self._ready, self._state = False, "is starting"
         self._threads = [
@@ -125,7 +126,7 @@ class Reception:
         """Accept no more, and give answers that are ready a moment to leave."""
         self._closing = True
         deadline = time.monotonic() + 1.0
-        while self._held and time.monotonic() < deadline:
+        while self._held.total() and time.monotonic() < deadline:
             with self._wake:
                 if not any(pending.done.is_set() for pending in self._waiting.values()):
                     break
@@ -218,27 +219,31 @@ class Reception:
             self._on_link(channel)
             return
         with self._wake:
-            self._held += 1
-            full = self._held > self._limit
+            self._held[channel.peer] += 1
+            error = self._reason_to_refuse(channel.peer)
         try:
-            error = self._reason_to_refuse(channel.peer, full)
             if error is not None:
                 _refuse(channel, error)
                 return
             self._converse(channel)
         finally:
             with self._wake:
-                self._held -= 1
+                self._held[channel.peer] -= 1
 
-    def _reason_to_refuse(self, name: str, full: bool) -> SecureadError | None:
+    def _reason_to_refuse(self, name: str) -> SecureadError | None:
         here = PARTIES[self.facts.index]
         if name in RESERVED or (self._clients and name not in self._clients):
             return FixConfigurationError(
                 f"a certificate named {name!r} may not ask {here} for scores",
                 remedy=f"Use a client's certificate, or add the name to `clients` in {here}'s configuration.",
             )
-        if full:
+        if self._held.total() > self._limit:
             return RetryLaterError(f"{here} holds {self._limit} clients and takes no more", remedy="Try again soon.")
+        most = (self._limit + 1) // 2  # so that nobody alone can keep all others out
+        if self._held[name] > most:
+            return RetryLaterError(
+                f"{here} holds {most} connections of {name!r} and takes no more", remedy="Close some, or ask in turn."
+            )
         return None
 
     def _converse(self, channel: Channel) -> None:

@@ -52,8 +52,8 @@ class PartyConfig:
     listens at `port` + k; 0, for a single lane, lets the system choose. `leader`: where party 0 listens, which party 1
     dials; party 0 leaves it out. `dealer`: where the dealer listens. `clients`: names of the certificates that may ask;
     none means any of this authority. `silence_seconds`: a peer that says nothing for so long is given up.
-    `connections`: clients that a lane holds at a time; more are told that it is busy. `stock_bytes`: correlations that
-    the leader keeps ahead of demand.
+    `connections`: clients that a lane holds at a time, half of them of one name at most; more are told that it is busy.
+    `stock_bytes`: correlations that the leader keeps ahead of demand.
     """
 
     model: str

@@ -82,3 +82,14 @@ def test_party_1_waits_for_the_upload_to_party_0(monkeypatch: pytest.MonkeyPatch
     threading.Timer(0.5, asked.fail, [RejectMessageError("waited")]).start()
     with pytest.raises(RejectMessageError if patient else RetryLaterError):
         door._answer(ear, asked)  # type: ignore[arg-type]
+
+
+def test_one_name_cannot_keep_the_others_out() -> None:
+    door = Reception(Nobody(), FACTS, wake=threading.Condition(), on_link=None, connections=4)  # type: ignore[arg-type]
+    door._held.update({"bank-a": 2})
+    assert door._reason_to_refuse("bank-a") is None
+    door._held.update({"bank-a": 1, "bank-b": 1})
+    error = door._reason_to_refuse("bank-a")
+    assert isinstance(error, RetryLaterError)
+    assert "2 connections of 'bank-a'" in error.what
+    assert door._reason_to_refuse("bank-b") is None
