@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from replay import SEED
 
 ROOT = Path(__file__).resolve().parent.parent
-SEED = int(os.environ.get("SECUREAD_TEST_SEED", "0"))
 
 # The same examples in every run: a test that fails for one of us fails for all. HYPOTHESIS_PROFILE=explore searches on.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

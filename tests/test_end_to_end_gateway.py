@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import SEED
+from replay import SEED
 from small_model import securead
 from stations import HEADER, LENGTH, Stations, expected_scores, lines_of, readings, stations, wait_for
 
