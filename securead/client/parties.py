@@ -3,7 +3,8 @@
 Guarantees: each party is sent one share of the records, uniform by itself, made with the system's generator; records
 and scores are whole in this process only. Whatever goes wrong at a party, dead, silent or of another mind, is an error
 within about five seconds, or `patience` if that is longer. A score outside the range that the program can have is
-computed once more with fresh shares, and counted. Imports neither torch nor CrypTen.
+computed once more with fresh shares, and counted: once for a chunk of records, whatever is lost meanwhile. Imports
+neither torch nor CrypTen.
 """
 
 from __future__ import annotations
@@ -203,12 +204,42 @@ class Parties:
         return np.concatenate(parts), named(encoder.schema.names, clipped), times, up, down, work
 
     def _chunk(self, words: Array, verdict: bool) -> tuple[Array, list[Done]]:
-        """One chunk's integers or bits, tried again with fresh shares while the parties are away and patience lasts."""
-        deadline = time.monotonic() + self._patience
+        """One chunk's integers or bits, and the requests that were answered for it."""
+        plan, deadline = self.plan, time.monotonic() + self._patience
+        done = self._asked(words, verdict, deadline, None)
+        try:
+            if verdict:
+                return owner.join_verdicts(plan, *done.shares, len(words)), [done]
+            values = owner.join_scores(plan, *done.shares, len(words))
+            bad = np.flatnonzero(~owner.in_range(plan, values))
+            if not len(bad):
+                return values, [done]
+            # Once, whatever happens meanwhile: if the session is lost, these rows are what is asked for again.
+            again = self._asked(words[bad], verdict, deadline, done)
+            values[bad] = owner.join_scores(plan, *again.shares, len(bad))
+            if not owner.in_range(plan, values[bad]).all():
+                raise RejectMessageError(
+                    "the parties' scores are out of range twice",
+                    value=len(bad),
+                    remedy="They do not compute this model: tell their operators. Nothing was scored.",
+                )
+        except BaseException:
+            self.close()
+            raise
+        return values, [done, again]
+
+    def _asked(self, words: Array, verdict: bool, deadline: float, before: Done | None) -> Done:
+        """The parties' answer, asked for with fresh shares while they are away until the deadline.
+
+        A second attempt at what was answered `before` is one where that was; elsewhere nobody knows of the first.
+        """
+        asked_by = self._line
         while True:
             try:
                 line = self._connected(verdict)
-                return self._computed(line, words, verdict)
+                second = before is not None and line is asked_by
+                request = before.answers[0].request if before is not None and second else new_id()
+                return line.ask(request, int(second), owner.split_queries(self.plan, words), len(words), verdict)
             except RetryLaterError as error:
                 self.close()
                 left = deadline - time.monotonic()
@@ -219,24 +250,6 @@ class Parties:
             except BaseException:
                 self.close()
                 raise
-
-    def _computed(self, line: Line, words: Array, verdict: bool) -> tuple[Array, list[Done]]:
-        plan, request, rows = self.plan, new_id(), len(words)
-        done = [line.ask(request, 0, owner.split_queries(plan, words), rows, verdict)]
-        if verdict:
-            return owner.join_verdicts(plan, *done[0].shares, rows), done
-        values = owner.join_scores(plan, *done[0].shares, rows)
-        bad = np.flatnonzero(~owner.in_range(plan, values))
-        if len(bad):
-            done.append(line.ask(request, 1, owner.split_queries(plan, words[bad]), len(bad), verdict))
-            values[bad] = owner.join_scores(plan, *done[1].shares, len(bad))
-            if not owner.in_range(plan, values[bad]).all():
-                raise RejectMessageError(
-                    "the parties' scores are out of range twice",
-                    value=len(bad),
-                    remedy="They do not compute this model: tell their operators. Nothing was scored.",
-                )
-        return values, done
 
     def _connected(self, verdict: bool) -> Line:
         """A line to both parties of one lane: the one in use, else the first that is not busy."""

@@ -177,15 +177,16 @@ class Lane:
                     size_of=self._plan.offline_bytes,
                     wake=self._wake,
                 )
-                serve_leader(session, self._reception, store, wake=self._wake, stop=self._ends)
+                serve_leader(
+                    session, self._reception, store, self._doorway, wake=self._wake, stop=lambda: self._stopping
+                )
         except SecureadError as raised:
             error = raised
         except Exception as raised:
             error = raised
             self._report(raised)
         # From here on nothing of the session is used: first who waits is told, then everything is forgotten.
-        why = "it is ending" if self._stopping else f"{PARTIES[1]} called anew"
-        told = lost(error or RetryLaterError(why), self._facts.index)
+        told = lost(error or RetryLaterError("it is ending"), self._facts.index)
         self._say(False, f"starts anew: {told.what}"[:200])
         self._reception.fail_all(told)
         event("sharing.session_lost", session=session.name, reason=told.what[:200])
@@ -193,10 +194,6 @@ class Lane:
         session.close()
         if store is not None:
             store.close()
-
-    def _ends(self) -> bool:
-        """Whether to leave the session: asked to stop, or party 1 called anew."""
-        return self._stopping or (self._doorway is not None and self._doorway.waiting)
 
     def _say(self, ready: bool, state: str) -> None:
         self._reception.set_state(ready, state)

@@ -153,6 +153,8 @@ def dial(
         channel.close()
         if isinstance(error.__cause__, ssl.SSLError):  # an alert: the peer says why
             raise _distrust(expect, error.__cause__) from error
+        if time.monotonic() >= deadline:  # the channel knows only what was left of the time
+            raise LinkError(f"{expect} at {at} did not answer within {timeout:g} s", remedy=error.remedy) from error
         raise
     if greeting != _GREETING:
         channel.close()
@@ -161,16 +163,43 @@ def dial(
 
 
 class Arrival:
-    """A connection whose handshake is still to be done: in a thread of its own, because a stranger may be slow."""
+    """A connection whose handshake is still to be done: waited for by `handshake`, or step by step by `advance`.
 
-    def __init__(self, plain: socket.socket, listener: Listener) -> None:
-        self._plain, self._listener = plain, listener
+    `deadline`: when its time is over, on the monotonic clock. `host`: where it comes from.
+    """
+
+    def __init__(self, plain: socket.socket, listener: Listener, host: str = "") -> None:
+        self._plain, self._listener, self.host = plain, listener, host
+        self._tls: ssl.SSLSocket | None = None
+        self.deadline = time.monotonic() + listener.timeout
+
+    def fileno(self) -> int:
+        """For `select`, between the steps."""
+        return (self._tls or self._plain).fileno()
 
     def handshake(self) -> Channel:
         """The channel to the verified peer, or `UntrustedPeerError` or `LinkError` and the connection closed."""
-        listener = self._listener
-        tls = _shake_hands(self._plain, listener.identity.server, None, time.monotonic() + listener.timeout)
-        channel = Channel(tls, _peer_name(tls), timeout=listener.timeout, delay=listener.delay)
+        self.deadline = time.monotonic() + self._listener.timeout
+        return self._welcome(_shake_hands(self._plain, self._listener.identity.server, None, self.deadline))
+
+    def advance(self) -> Channel | int:
+        """Go on as far as one can without waiting: the channel, or the event of `select.poll` to wait for.
+
+        Raises as `handshake` does.
+        """
+        if self._tls is None:
+            self._tls = _wrap(self._plain, self._listener.identity.server, None, self.deadline)
+            self._tls.setblocking(False)
+        try:
+            _finish(self._tls, None)
+        except ssl.SSLWantReadError:
+            return select.POLLIN
+        except ssl.SSLWantWriteError:
+            return select.POLLOUT
+        return self._welcome(self._tls)
+
+    def _welcome(self, tls: ssl.SSLSocket) -> Channel:
+        channel = Channel(tls, _peer_name(tls), timeout=self._listener.timeout, delay=self._listener.delay)
         try:
             channel.send(_WELCOME, _GREETING)
         except LinkError:
@@ -180,7 +209,7 @@ class Arrival:
 
     def close(self) -> None:
         """Turn it away."""
-        self._plain.close()
+        (self._tls or self._plain).close()
 
 
 class Listener:
@@ -199,7 +228,7 @@ class Listener:
                 f"cannot listen at {address[0]}:{address[1]}: {error.strerror or error}", remedy="Choose another port."
             ) from error
         self._socket.setblocking(False)
-        self._closed = False
+        self.closed = False
         self.address: Address = (address[0], self._socket.getsockname()[1])
 
     @property
@@ -214,21 +243,31 @@ class Listener:
     def wait(self, timeout: float | None = None) -> Arrival:
         """The next connection, not yet verified. Raises `LinkError` after `timeout` or when the listener is closed."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._closed:
+        while not self.closed:
             poll = select.poll()
             left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
             try:
                 poll.register(self._socket, select.POLLIN)
-                if poll.poll(left):
-                    plain, _ = self._socket.accept()
-                    return Arrival(plain, self)
-            except BlockingIOError:  # another thread was quicker
-                continue
-            except (OSError, ValueError):  # closed meanwhile, a caller that hung up, or no descriptors left
+                arrival = self.take() if poll.poll(left) else None
+            except (OSError, ValueError):  # closed meanwhile
                 time.sleep(0.01)
+                continue
+            if arrival is not None:
+                return arrival
             if deadline is not None and time.monotonic() >= deadline:
                 raise LinkError("nobody called in time", value=timeout)
         raise LinkError("the listener is closed")
+
+    def take(self) -> Arrival | None:
+        """A connection that is there already, not yet verified; or None."""
+        try:
+            plain, address = self._socket.accept()
+        except BlockingIOError:  # another thread was quicker
+            return None
+        except OSError:  # closed meanwhile, a caller that hung up, or no descriptors left
+            time.sleep(0.01)
+            return None
+        return Arrival(plain, self, address[0])
 
     def accept(self, timeout: float | None = None) -> Channel:
         """The next connection, verified in this thread."""
@@ -236,7 +275,7 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening and wake whoever waits. May be called from any thread, repeatedly."""
-        self._closed = True
+        self.closed = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -250,26 +289,37 @@ class Listener:
 
 def _shake_hands(plain: socket.socket, context: ssl.SSLContext, expect: str | None, deadline: float) -> ssl.SSLSocket:
     """TLS over a connected socket, within the deadline; the socket is closed when that fails."""
+    tls = _wrap(plain, context, expect, deadline)
+    _finish(tls, expect)
+    return tls
+
+
+def _wrap(plain: socket.socket, context: ssl.SSLContext, expect: str | None, deadline: float) -> ssl.SSLSocket:
     try:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for level, option, value in _ALIVE:
             plain.setsockopt(level, option, value)
         plain.settimeout(max(0.001, deadline - time.monotonic()))
-        tls = context.wrap_socket(
+        return context.wrap_socket(
             plain, server_side=expect is None, server_hostname=expect, do_handshake_on_connect=False
         )
     except OSError as error:
         plain.close()
         raise LinkError(f"the connection ended before it began: {error.strerror or error}") from error
+
+
+def _finish(tls: ssl.SSLSocket, expect: str | None) -> None:
+    """The handshake; over a socket that does not block, `SSLWantReadError` or `SSLWantWriteError` is no failure."""
     try:
         tls.do_handshake()
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        raise
     except ssl.SSLError as error:
         tls.close()
         raise _distrust(expect or "the caller", error) from error
     except OSError as error:
         tls.close()
         raise LinkError(f"no handshake with {expect or 'the caller'}: {error.strerror or error}") from error
-    return tls
 
 
 def _distrust(peer: str, error: ssl.SSLError) -> LinkError:

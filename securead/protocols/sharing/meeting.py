@@ -7,6 +7,7 @@ share their fate, so when one party gives up the other notices at once, or, when
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import threading
@@ -147,6 +148,14 @@ class Doorway:
     def waiting(self) -> bool:
         """Whether a pair is there."""
         return self._pair is not None
+
+    def refuse(self, error: SecureadError) -> None:
+        """Turn the pair away that is there, if it has not given up."""
+        if (pair := self.take(0.0)) is not None:
+            event("sharing.link_refused", reason=error.what[:200])
+            with contextlib.suppress(LinkError):
+                pair.say(Refusal.of(error))
+            pair.close()
 
     def take(self, timeout: float) -> Pair | None:
         """The newest pair, waiting for it up to `timeout` seconds."""

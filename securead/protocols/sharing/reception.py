@@ -2,24 +2,27 @@
 
 Guarantees: a request is in memory completely, of the size that its rows need, and hashes to what its header says
 before the lane hears of it; at most `connections` clients are held, of one name at most half as many, and each has at
-most one request in work, so memory is bounded; a client that vanishes costs its connection and nothing else. It imports
-no CrypTen: its threads never touch the computation.
+most one request in work, so memory is bounded; a client that vanishes costs its connection and nothing else; neither
+strangers nor clients can take the places of the peer's links. It imports no CrypTen: its threads never touch the
+computation.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from securead.errors import FixConfigurationError, RejectMessageError, RetryLaterError, SecureadError
 from securead.observe import count, event
 from securead.protocols.sharing import messages
+from securead.protocols.sharing.arrivals import Arrivals
 from securead.protocols.sharing.channel import SLOWEST, Channel, LinkError
+from securead.protocols.sharing.links import Listener
 from securead.protocols.sharing.messages import Answer, Greeting, Kind, Refusal, Request, Waiting
 from securead.protocols.sharing.plan import MAX_REQUEST_BYTES
 
@@ -31,17 +34,11 @@ _WAITING_SECONDS = 60.0
 # Party 1 has its share, a seed, before the client begins to send party 0 what may take as long as this.
 _UPLOAD_SECONDS = MAX_REQUEST_BYTES / SLOWEST
 _BEAT_SECONDS = 1.0
-_SPARE_THREADS = 4  # to tell further clients that this lane is full, and to take the peer's links in
+_LINKS = 4  # of the peer, taken in at a time
+_REFUSALS, _REFUSALS_OF_ONE = 8, 2  # clients that are told at a time why not, of one name; on others we hang up
 _POSTPONED_SECONDS = 0.01
 _PATIENCE_SECONDS = 2.0
 _LINGER_SECONDS = 0.5
-
-
-class Accepting(Protocol):
-    """What is needed of a `links.Listener`."""
-
-    def accept(self) -> Channel: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class Pending:
 
 
 class Reception:
-    """Threads that accept connections at `listener`; the lane's main thread takes requests from it.
+    """A thread for each connection to `listener`; the lane's main thread takes requests from it.
 
     `wake` is notified when a request arrives. `on_link` is given the peer's connections. `clients`: the names that may
     ask, or none for all of this authority.
@@ -97,7 +94,7 @@ class Reception:
 
     def __init__(
         self,
-        listener: Accepting,
+        listener: Listener,
         facts: Facts,
         *,
         wake: threading.Condition,
@@ -109,18 +106,14 @@ class Reception:
         self._listener, self._wake, self._on_link = listener, wake, on_link
         self._clients, self._limit = frozenset(clients), connections
         self._waiting: dict[tuple[str, str, int], Pending] = {}
-        self._held = Counter[str]()
+        self._held, self._refused, self._links = Counter[str](), Counter[str](), Counter[str]()
         self._closing = False
         self._ready, self._state = False, "is starting"
-        self._threads = [
-            threading.Thread(target=self._work, name=f"reception-{at}", daemon=True)
-            for at in range(connections + _SPARE_THREADS)
-        ]
 
     def start(self) -> None:
         """Accept connections from now on."""
-        for thread in self._threads:
-            thread.start()
+        arrivals = Arrivals(self._listener, greet=self._admit, refuse=_turned_away)
+        threading.Thread(target=arrivals.run, name="arrivals", daemon=True).start()
 
     def close(self) -> None:
         """Accept no more, and give answers that are ready a moment to leave."""
@@ -190,45 +183,47 @@ class Reception:
 
     # Threads.
 
-    def _work(self) -> None:
-        while not self._closing:
-            try:
-                channel = self._listener.accept()
-            except SecureadError as error:  # a stranger, or somebody who gave up: theirs to notice
-                if not self._closing:
-                    count("sharing.connections_refused")
-                    event("sharing.connection_refused", reason=str(error)[:200])
-                continue
-            except OSError:
-                time.sleep(0.05)
-                continue
-            try:
-                self._receive(channel)
-            except LinkError as error:
-                event("sharing.client_left", client=channel.peer, reason=str(error)[:200])
-            except Exception as error:  # a bug: its place is worth knowing, and this thread is still needed
-                event("sharing.failure", error=type(error).__name__)
-                traceback.print_exception(error)
-            finally:
-                # A failure leaves no word: those that the client can act upon were sent before.
-                if not (channel.peer == PARTIES[1] and self._on_link is not None):
-                    channel.close()
-
-    def _receive(self, channel: Channel) -> None:
-        if channel.peer == PARTIES[1] and self._on_link is not None:
-            self._on_link(channel)
-            return
+    def _admit(self, channel: Channel) -> None:
+        """Give a verified connection a thread, or hang up; waits for nobody."""
+        name, on_link = channel.peer, self._on_link
         with self._wake:
-            self._held[channel.peer] += 1
-            error = self._reason_to_refuse(channel.peer)
-        try:
-            if error is not None:
-                _refuse(channel, error)
+            if name == PARTIES[1] and on_link is not None:
+                places, room, talk = self._links, self._links[name] < _LINKS, on_link
+            elif (error := self._reason_to_refuse(name)) is None:
+                places, room, talk = self._held, True, self._converse
+            else:
+                room = self._refused[name] < _REFUSALS_OF_ONE and self._refused.total() < _REFUSALS
+                places, talk = self._refused, functools.partial(_refuse, error=error)
+            if self._closing or not room:
+                channel.close()
+                count("sharing.connections_refused")
                 return
-            self._converse(channel)
+            places[name] += 1
+        try:
+            threading.Thread(target=self._attend, args=(channel, places, talk), name="reception", daemon=True).start()
+        except BaseException:
+            self._leave(places, name)
+            raise
+
+    def _attend(self, channel: Channel, places: Counter[str], talk: Callable[[Channel], None]) -> None:
+        try:
+            talk(channel)
+        except LinkError as error:
+            event("sharing.client_left", client=channel.peer, reason=str(error)[:200])
+        except Exception as error:  # a bug: its place is worth knowing
+            event("sharing.failure", error=type(error).__name__)
+            traceback.print_exception(error)
         finally:
-            with self._wake:
-                self._held[channel.peer] -= 1
+            # A failure leaves no word: those that the client can act upon were sent before.
+            if places is not self._links:
+                channel.close()
+            self._leave(places, channel.peer)
+
+    def _leave(self, places: Counter[str], name: str) -> None:
+        with self._wake:
+            places[name] -= 1
+            if not places[name]:
+                del places[name]
 
     def _reason_to_refuse(self, name: str) -> SecureadError | None:
         here = PARTIES[self.facts.index]
@@ -237,10 +232,10 @@ class Reception:
                 f"a certificate named {name!r} may not ask {here} for scores",
                 remedy=f"Use a client's certificate, or add the name to `clients` in {here}'s configuration.",
             )
-        if self._held.total() > self._limit:
+        if self._held.total() >= self._limit:
             return RetryLaterError(f"{here} holds {self._limit} clients and takes no more", remedy="Try again soon.")
         most = (self._limit + 1) // 2  # so that nobody alone can keep all others out
-        if self._held[name] > most:
+        if self._held[name] >= most:
             return RetryLaterError(
                 f"{here} holds {most} connections of {name!r} and takes no more", remedy="Close some, or ask in turn."
             )
@@ -343,6 +338,12 @@ class Reception:
 
 def _reply(channel: Channel, message: Greeting | Waiting | Answer | Refusal) -> None:
     channel.send(Kind.REPLY, messages.to_bytes(message))
+
+
+def _turned_away(error: LinkError) -> None:
+    """A stranger, or somebody who gave up: theirs to notice."""
+    count("sharing.connections_refused")
+    event("sharing.connection_refused", reason=str(error)[:200])
 
 
 def _refuse(channel: Channel, error: SecureadError) -> None:

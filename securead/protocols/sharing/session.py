@@ -14,7 +14,7 @@ from collections.abc import Callable
 from securead.errors import RejectMessageError, RetryLaterError, SecureadError
 from securead.observe import count, event
 from securead.protocols.sharing.channel import LinkError
-from securead.protocols.sharing.meeting import Pair, Session, unexpected
+from securead.protocols.sharing.meeting import Doorway, Pair, Session, unexpected
 from securead.protocols.sharing.messages import Agreed, Answer, Beat, Bind
 from securead.protocols.sharing.reception import PARTIES, Pending, Reception
 from securead.protocols.sharing.store import Dealt, Store
@@ -24,15 +24,27 @@ _ARRIVAL_SECONDS = 0.05
 
 
 def serve_leader(
-    session: Session, reception: Reception, store: Store, *, wake: threading.Condition, stop: Callable[[], bool]
+    session: Session,
+    reception: Reception,
+    store: Store,
+    doorway: Doorway,
+    *,
+    wake: threading.Condition,
+    stop: Callable[[], bool],
 ) -> None:
-    """Serve requests until `stop()`; raises what ended the session."""
+    """Serve requests until `stop()`; raises what ended the session.
+
+    Another party 1 at the doorway is taken in only when the one of this session no longer answers.
+    """
     pair, next_beat = session.pair, time.monotonic() + BEAT_SECONDS
     while True:
         store.check()
+        if doorway.waiting:
+            _beat(pair)
+            doorway.refuse(_taken())
         with wake:
             pending = reception.take()
-            if pending is None:
+            if pending is None and not doorway.waiting:
                 if stop():
                     return
                 wake.wait(reception.pause(max(0.0, next_beat - time.monotonic())))
@@ -42,6 +54,13 @@ def serve_leader(
         if time.monotonic() >= next_beat:
             _beat(pair)
             next_beat = time.monotonic() + BEAT_SECONDS
+
+
+def _taken() -> RetryLaterError:
+    return RetryLaterError(
+        f"{PARTIES[0]} is in a session with a {PARTIES[1]} that answers",
+        remedy=f"Is {PARTIES[1]} running twice, or with another one's `leader`? Stop one of them.",
+    )
 
 
 def _beat(pair: Pair) -> None:

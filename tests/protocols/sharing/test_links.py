@@ -424,6 +424,23 @@ def test_nobody_listens(deployment: Deployment) -> None:
         links.dial(deaf.getsockname(), deployment.identity("party1"), "party0", timeout=0.3)
 
 
+def test_silence_after_the_handshake_is_told_with_the_time_that_was_given(
+    deployment: Deployment, pool: ThreadPoolExecutor
+) -> None:
+    ending = threading.Event()
+
+    def serve(plain: socket.socket) -> None:
+        with plain.accept()[0] as one, deployment.identity("party0").server.wrap_socket(one, server_side=True):
+            ending.wait(SOON)
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        served = pool.submit(serve, mute)
+        with pytest.raises(LinkError, match=r"party0 at .* did not answer within 0\.7 s"):
+            links.dial(mute.getsockname(), deployment.identity("party1"), "party0", timeout=0.7)
+        ending.set()
+        served.result(SOON)
+
+
 def test_a_slow_stranger_ends_with_the_timeout(deployment: Deployment) -> None:
     with Listener(("127.0.0.1", 0), deployment.identity("party0"), timeout=0.3) as listener:
         with socket.create_connection(listener.address), pytest.raises(LinkError, match="no handshake"):

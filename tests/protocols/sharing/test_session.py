@@ -1,4 +1,4 @@
-"""What party 1 says to the leader's proposals, before it computes anything."""
+"""What party 1 says to the leader's proposals before it computes, and what the leader says to another party 1."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from securead.errors import RetryLaterError
+from securead.protocols.sharing import messages
 from securead.protocols.sharing.links import LinkError
-from securead.protocols.sharing.meeting import Cost, Session
-from securead.protocols.sharing.messages import Agreed, Bind, Request, new_id
+from securead.protocols.sharing.meeting import Cost, Doorway, Pair, Session
+from securead.protocols.sharing.messages import Agreed, Beat, Bind, Refusal, Request, new_id
 from securead.protocols.sharing.reception import Facts, Pending, Reception
-from securead.protocols.sharing.session import serve_follower
+from securead.protocols.sharing.session import serve_follower, serve_leader
 
 DIGEST = "0" * 64
 FACTS = Facts(1, 0, DIGEST, DIGEST, False, 8192, lambda _: 32, lambda rows: rows)
@@ -87,3 +89,66 @@ def test_every_entry_is_compared(entry: str) -> None:
     told = replace(one, **{entry: other.get(entry, twos)})
     used, replies, _ = followed([one], Bind(told, "bank-a", 5))
     assert (used, [reply.answer for reply in replies]) == ([], ["no"])
+
+
+class Wire:
+    """A link of a party 1 at the doorway: keeps what it is told."""
+
+    peer = "party1"
+
+    def __init__(self) -> None:
+        self.told: list[bytes] = []
+        self.closed = False
+
+    def send(self, kind: int, content: bytes) -> None:
+        self.told.append(content)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Follower:
+    """The party 1 of the session: answers beats while it is alive."""
+
+    def __init__(self, alive: bool) -> None:
+        self.alive, self.beats = alive, 0
+
+    def say(self, message: object) -> None:
+        assert isinstance(message, Beat)
+        self.beats += 1
+
+    def hear(self) -> Beat:
+        if not self.alive:
+            raise LinkError("party1 closed the link")
+        return Beat()
+
+
+class Store:
+    def check(self) -> None: ...
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_another_party_1_is_let_in_when_the_first_no_longer_answers(alive: bool) -> None:
+    wake, wire, follower = threading.Condition(), Wire(), Follower(alive)
+    doorway = Doorway(FACTS, "", wake=wake)
+    doorway._pair = Pair(wire, wire, 0)  # type: ignore[arg-type]
+    door = Reception(None, FACTS, wake=wake, on_link=None)  # type: ignore[arg-type]
+    session = Session("s", follower, Computing(), None)  # type: ignore[arg-type]
+
+    def serve() -> None:
+        serve_leader(session, door, Store(), doorway, wake=wake, stop=lambda: True)  # type: ignore[arg-type]
+
+    if alive:
+        serve()
+        (told,) = wire.told
+        refusal = messages.from_bytes(Refusal, told, sender="party0")
+        assert isinstance(refusal.to_error("party0"), RetryLaterError)
+        assert "a party1 that answers" in refusal.what
+        assert wire.closed
+        assert not doorway.waiting
+    else:
+        with pytest.raises(LinkError, match="closed"):
+            serve()
+        assert not wire.told
+        assert doorway.waiting
+    assert follower.beats == 1
