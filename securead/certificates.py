@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -27,7 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from securead import files
 from securead.errors import FixConfigurationError, FixInputError, RetryLaterError, UseOtherKeyError
 
-SERVERS = ("dealer", "party0", "party1")  # the roles that are dialled; every other name is a client's
+SERVERS = ("coordinator", "dealer", "party0", "party1")  # the roles that are dialled; every other name is a client's
 CA_CERTIFICATE, CA_KEY = "ca.crt", "ca.key"
 CERTIFICATE, KEY = "identity.crt", "identity.key"
 DAYS, AUTHORITY_DAYS = 365, 3650
@@ -101,14 +102,72 @@ def members(directory: Path | str) -> tuple[Member, ...]:
 def read_member(directory: Path | str) -> Member:
     """Whose certificate a member's directory holds, and until when."""
     directory = Path(directory)
-    certificate = _read_certificate(directory / CERTIFICATE)
+    certificate = read_certificate(directory / CERTIFICATE)
     try:
-        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        (name,) = alternative.get_values_for_type(x509.DNSName)
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (ValueError, x509.ExtensionNotFound) as error:
         raise UseOtherKeyError(f"{directory / CERTIFICATE} is no member's certificate") from error
-    return Member(name, directory, certificate.not_valid_after_utc, ExtendedKeyUsageOID.SERVER_AUTH in usage)
+    serves = ExtendedKeyUsageOID.SERVER_AUTH in usage
+    return Member(name_of(certificate), directory, certificate.not_valid_after_utc, serves)
+
+
+def read_identity(
+    directory: Path | str, passphrase: str | None = None
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Certificate and key in a member's directory. Raises `UseOtherKeyError` unless they belong together."""
+    directory = Path(directory)
+    certificate, key = read_certificate(directory / CERTIFICATE), _read_key(directory / KEY, passphrase)
+    if key.public_key() != certificate.public_key():
+        raise UseOtherKeyError(f"{KEY} and {CERTIFICATE} in {directory} do not belong together")
+    return certificate, key
+
+
+def name_of(certificate: x509.Certificate) -> str:
+    """The member's name: the subject's common name, which is also among the DNS names (others are its hosts)."""
+    try:
+        (subject,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        name = str(subject.value)
+        if name not in alternative.get_values_for_type(x509.DNSName):
+            raise ValueError("no DNS name of that name")
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise UseOtherKeyError(
+            "this is no member's certificate", remedy="Make certificates with `securead certs`."
+        ) from error
+    return name
+
+
+def verify(content: bytes, authority: x509.Certificate, *, where: str) -> x509.Certificate:
+    """The certificate of a member, now valid, in DER. Raises `UseOtherKeyError` if `authority` did not issue it so."""
+    try:
+        certificate = x509.load_der_x509_certificate(content)
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+        raise UseOtherKeyError(
+            "the certificate was not issued by this deployment's authority",
+            where=where,
+            remedy="All members use certificates of one authority.",
+        ) from error
+    try:
+        issues = authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        belongs = not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        if not (issues and belongs and ExtendedKeyUsageOID.CLIENT_AUTH in usage):
+            raise ValueError("made for something else")
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise UseOtherKeyError(
+            "the certificate is no member's", where=where, remedy="A member presents its identity.crt."
+        ) from error
+    now = datetime.datetime.now(datetime.UTC)
+    for each in (certificate, authority):
+        if not each.not_valid_before_utc <= now <= each.not_valid_after_utc:
+            raise UseOtherKeyError(
+                "the certificate is expired or not valid yet",
+                where=where,
+                value=f"{each.not_valid_before_utc:%Y-%m-%d} to {each.not_valid_after_utc:%Y-%m-%d}",
+                remedy="Renew it with `securead certs`, or set the clock.",
+            )
+    return certificate
 
 
 def _check(names: Sequence[str], days: int) -> None:
@@ -132,7 +191,7 @@ def _authority(
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     """The authority in `directory`, made if there is none. Its key is written last: with it, the authority exists."""
     if (directory / CA_KEY).exists():
-        certificate = _read_certificate(directory / CA_CERTIFICATE)
+        certificate = read_certificate(directory / CA_CERTIFICATE)
         key = _read_key(directory / CA_KEY, passphrase)
         if key.public_key() != certificate.public_key():
             raise UseOtherKeyError(
@@ -245,9 +304,11 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _read_certificate(path: Path) -> x509.Certificate:
+def read_certificate(path: Path | str) -> x509.Certificate:
+    """One certificate (PEM); raises `FixInputError` for anything else."""
+    content = files.read_bytes(Path(path), limit=_MAX_BYTES)  # outside: a missing file must not be called ill-formed
     try:
-        return x509.load_pem_x509_certificate(files.read_bytes(path, limit=_MAX_BYTES))
+        return x509.load_pem_x509_certificate(content)
     except ValueError as error:
         raise FixInputError(f"{path} is no certificate", remedy="The file is damaged or foreign.") from error
 
