@@ -31,7 +31,7 @@ _HOMES = {
     "Bundle": "securead.models.bundle",
     "make_bundle": "securead.models.bundle",
     "load_bundle": "securead.models.bundle",
-    "Site": "securead.federated.embedded",
+    "Site": "securead.federated.participant",
     "train": "securead.federated.embedded",
     "serve": "securead.serving",
     "Client": "securead.client",
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from securead.data.windows import LocalScale as LocalScale
     from securead.data.windows import Window as Window
     from securead.data.windows import WindowedSchema as WindowedSchema
-    from securead.federated.embedded import Site as Site
     from securead.federated.embedded import train as train
+    from securead.federated.participant import Site as Site
     from securead.models.autoencoder import AutoEncoder as AutoEncoder
     from securead.models.bundle import Bundle as Bundle
     from securead.models.bundle import load as load_bundle  # noqa: F401

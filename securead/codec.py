@@ -1,10 +1,11 @@
 """Frozen dataclasses to plain JSON values and back, strictly.
 
 Everything that crosses a file, a socket or a recipe is a frozen dataclass whose fields say its shape: strings,
-numbers, booleans, `None`, tuples, string literals, further dataclasses, and unions of dataclasses told apart by
-the key "type". `from_plain` accepts exactly that shape: an unknown or missing field, a wrong type, a NaN or an
-infinity is a `FixInputError` that names the place. Nothing is executed, so the input may be hostile. An integer in
-a float's place is stored as that float, so that equal values have equal digests.
+numbers, booleans, `None`, tuples, string literals, further dataclasses, unions of scalars, and unions of dataclasses
+told apart by the key "type". `from_plain` accepts exactly that shape: an unknown or missing field, a wrong type, a NaN
+or an infinity is a `FixInputError` that names the place. Nothing is executed, so the input may be hostile. An integer
+in a float's place is stored as that float, so that equal values have equal digests. A field declared with the metadata
+`stored=False` is left out in both directions: what it holds travels beside the JSON value.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 from securead.errors import FixInputError, SecureadError
 
 T = TypeVar("T")
+_SCALARS = {str: "text", bool: "true or false", int: "an integer", float: "a number"}
 
 
 def to_plain(value: Any) -> Any:
@@ -31,9 +33,7 @@ def to_plain(value: Any) -> Any:
 def _plain(kind: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = _hints(type(value))
-        plain = {
-            field.name: _plain(hints[field.name], getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
+        plain = {field.name: _plain(hints[field.name], getattr(value, field.name)) for field in _stored(type(value))}
         tag = getattr(type(value), "type_tag", None)
         return {"type": tag, **plain} if tag else plain
     kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
@@ -42,7 +42,7 @@ def _plain(kind: Any, value: Any) -> Any:
         if len(items) != len(value) or Ellipsis in items:
             items = (items[0] if Ellipsis in items else Any,) * len(value)
         return [_plain(k, item) for k, item in zip(items, value, strict=True)]
-    if type(value) is int and float in kinds:
+    if type(value) is int and float in kinds and int not in kinds:
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} has no place in a stored value")
@@ -104,12 +104,22 @@ def _read_union(arguments: tuple[Any, ...], plain: Any, where: str) -> Any:
     kinds = [kind for kind in arguments if kind is not types.NoneType]
     if len(kinds) == 1:
         return _read(kinds[0], plain, where)
+    if set(kinds) <= _SCALARS.keys():
+        return _read_scalar(_scalar_kind(kinds, plain, where), plain, where)
     tags = {getattr(kind, "type_tag", None): kind for kind in kinds}
     # One of them may go without a tag: it is meant where there is no "type".
     tag = plain.get("type") if isinstance(plain, dict) else ()
     if not isinstance(tag, str | None) or tag not in tags:
         raise _fail(where, 'a table whose "type" is one of ' + ", ".join(map(repr, filter(None, tags))), plain)
     return _read(tags[tag], plain, where)
+
+
+def _scalar_kind(kinds: list[Any], plain: Any, where: str) -> Any:
+    if type(plain) in kinds:
+        return type(plain)
+    if float in kinds and type(plain) is int:
+        return float
+    raise _fail(where, " or ".join(_SCALARS[kind] for kind in kinds), plain)
 
 
 def _read_scalar(kind: Any, plain: Any, where: str) -> Any:
@@ -123,7 +133,11 @@ def _read_scalar(kind: Any, plain: Any, where: str) -> Any:
         return number
     if kind in (str, bool, int) and type(plain) is kind:
         return plain
-    raise _fail(where, {str: "text", bool: "true or false", int: "an integer", float: "a number"}[kind], plain)
+    raise _fail(where, _SCALARS[kind], plain)
+
+
+def _stored(cls: type) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(cls) if field.metadata.get("stored", True)]
 
 
 @functools.cache
@@ -135,7 +149,7 @@ def _read_dataclass(cls: type, plain: Any, where: str) -> Any:
     if not isinstance(plain, dict):
         raise _fail(where, "a table", plain)
     tag = getattr(cls, "type_tag", None)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in _stored(cls)}
     if tag and plain.get("type", tag) != tag:
         raise _fail(f"{where}.type", repr(tag), plain["type"])
     given = {key: value for key, value in plain.items() if not (tag and key == "type")}

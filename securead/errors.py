@@ -13,6 +13,7 @@ class SecureadError(Exception):
 
     def __init__(self, what: str, *, where: str = "", value: object = None, remedy: str = "") -> None:
         self.what, self.where, self.value, self.remedy = what, where, value, remedy
+        self.confidential = True  # it may quote records or files: for their owner alone, unless somebody says otherwise
         super().__init__(what)
 
     def __str__(self) -> str:

@@ -13,12 +13,13 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from securead.errors import FixInputError, RetryLaterError, UseOtherKeyError
+from securead.errors import FixConfigurationError, FixInputError, RetryLaterError, UseOtherKeyError
 
 _SEALED_MAGIC = b"securead-sealed-1\n"
 # A JSON list of numbers that stands on several lines. Newlines are escaped in strings, so none matches.
@@ -91,6 +92,30 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keep `directory` to this process until the block ends; a second process that wants it is refused at once."""
+    make_secret_directory(directory)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FixConfigurationError(
+                f"another process uses {directory}", remedy="Wait for it, stop it, or give this run another folder."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def discard(directory: Path) -> None:
+    """Delete a directory so that no half of it is ever found under its name."""
+    gone = directory.with_name(f".{directory.name}.discarded-{secrets.token_hex(4)}")
+    directory.rename(gone)
+    shutil.rmtree(gone)
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:

@@ -12,9 +12,11 @@ from securead import codec
 from securead.data.partition import partition
 from securead.data.schema import Array, Schema
 from securead.errors import FixInputError, PrivacyRefusedError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models import bundle
-from securead.models.estimator import AnomalyDetector, protect
+from securead.models.estimator import AnomalyDetector
+from securead.models.protection import protect
 from securead.models.registry import make_detector
 from securead.models.threshold import Costs, FalseAlarms
 from securead.models.training import add_up

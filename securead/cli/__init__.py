@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import errno
-import inspect as inspect_module
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from rich.markup import escape
+from typer.core import TyperCommand
 
-from securead.cli import certs, demo, inspect, keygen, scoring, serve, share, sharing, shrink, stations, train
+from securead.cli import (
+    bench,
+    certs,
+    demo,
+    federation,
+    inspect,
+    keygen,
+    scoring,
+    serve,
+    share,
+    sharing,
+    shrink,
+    stations,
+    train,
+)
+from securead.cli.docstrings import helped
 from securead.cli.screen import say, say_error
 from securead.errors import RetryLaterError, SecureadError
 
@@ -56,14 +70,14 @@ def common_options(
         logging.getLogger("securead").setLevel(logging.INFO)
 
 
-def _add(name: str, command: Callable[..., None]) -> None:
-    """Register a command; its docstring is its help, paragraphs wrapped and what follows a \\b kept line by line."""
-    paragraphs = inspect_module.cleandoc(command.__doc__ or "").split("\n\n")
-    joined = (p.removeprefix("\b\n") if p.startswith("\b") else p.replace("\n", " ") for p in paragraphs)
-    app.command(name, help=escape("\n\n".join(joined)))(command)
+def _add(name: str, command: Callable[..., None], kind: type[TyperCommand] | None = None) -> None:
+    """Register a command; its docstring is its help."""
+    app.command(name, cls=kind, help=helped(command))(command)
 
 
 _add("train", train.command)
+_add("coordinator", federation.coordinator)
+_add("site", federation.site)
 _add("serve", serve.command)
 _add("keygen", keygen.command)
 _add("encrypt", scoring.encrypt)
@@ -80,6 +94,7 @@ _add("party", sharing.party)
 _add("mailbox", stations.mailbox)
 _add("gateway", stations.gateway)
 _add("centre", stations.centre)
+_add("bench", bench.command, bench.BenchCommand)
 _add("demo", demo.command)
 
 

@@ -27,22 +27,24 @@ def command(
     passphrase_file: options.PassphraseFile = None,
     as_json: options.Json = False,
 ) -> None:
-    """Make the certificates by which the processes of secret-shared scoring know each other.
+    """Make the certificates by which the processes of a deployment know each other: of training, of shared scoring.
 
     The first call makes a private authority, DIR/ca.crt and DIR/ca.key, and later calls add names to it. For each
     name it writes DIR/NAME with ca.crt, identity.crt and identity.key: hand that directory to NAME, over a channel
     that nobody else reads, and delete it here. Keep DIR/ca.key offline: who has it can be anyone in the deployment.
     Keys are readable by you alone; a passphrase seals those that are made in this call, and opens a sealed ca.key.
 
-    The names dealer, party0 and party1 are the three servers. Every other name is a client: it can ask for scores
-    and cannot pass for a server. Certificates expire after --days, the authority after ten years; nothing else ends
-    them, so to exclude someone earlier, make a new authority in another directory for everyone else.
+    The names coordinator (of training), dealer, party0 and party1 (of secret-shared scoring) are the servers. A server
+    is known by that name, wherever it runs. Every other name is a client: a site of a training run, or one that asks
+    for scores; it cannot pass for a server. Certificates expire after --days, the authority after ten years; nothing
+    else ends them, so to exclude someone earlier, make a new authority in another directory for everyone else.
 
     Without --name and --renew it lists who has a certificate, and until when.
 
     \b
     Examples:
       securead certs --out deployment --name dealer --name party0 --name party1 --name bank-a
+      securead certs --out training --name coordinator --name bank-a --name bank-b --name bank-c
       securead certs --out deployment --name bank-b --days 90
       securead certs --out deployment --renew party0
       securead certs --out deployment

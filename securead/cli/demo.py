@@ -45,13 +45,16 @@ def command(
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from securead.bench.datasets import demo_data
-    from securead.bench.demo import run_demo
-    from securead.serving import serve
-    from securead.serving.deployment import deploy
 
     start = time.perf_counter()
     screen = Console(stderr=True, highlight=False, soft_wrap=True)
     chosen = demo_data(data, label)
+
+    # Only now, because what trains takes seconds to load: bad data is named at once.
+    from securead.bench.demo import run_demo
+    from securead.serving import serve
+    from securead.serving.deployment import deploy
+
     rows, columns = chosen.table.X.shape
     screen.print(f"data: {chosen.why}; {rows:,} records x {columns} columns", markup=False)
     with Progress(SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), console=screen) as bar:

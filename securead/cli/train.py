@@ -69,9 +69,9 @@ def command(
       period = 1.0
       series = "gateway"
     """
-    import shutil
     from dataclasses import replace
 
+    from securead import files
     from securead.cli.screen import StepBar, say
     from securead.client.messages import refuse_unwritable
     from securead.data.readers import read_table
@@ -95,7 +95,7 @@ def command(
         trained = bundle.make(fitted, plan.name, ring_bits=ring_bits)
     trained.save(out, passphrase=secret_words)
     scales = write_scales(fitted, gathered, out.with_name(out.name + ".scales"))
-    shutil.rmtree(running)
+    files.discard(running)
     rows = sum(len(site.X) for site in gathered.sites)
     say(f"trained {plan.detector} on {rows:,} records of {len(gathered.sites)} site(s) -> {out}")
     if scales:

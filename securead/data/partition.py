@@ -11,10 +11,15 @@ from securead.errors import FixConfigurationError
 
 
 def partition(rows: int, shares: Sequence[float], *, seed: int) -> list[Array]:
-    """Row indices for each site, disjoint and together all rows, in random order, sized by `shares`.
+    """Row indices for each site, disjoint and together all rows, dealt at random, as many as `sizes` says."""
+    ends = np.cumsum(sizes(rows, shares))[:-1]
+    return [np.sort(part) for part in np.split(np.random.default_rng(seed).permutation(rows), ends)]
 
-    Every site gets at least one row. Raises `FixConfigurationError` for shares that are not positive or for fewer
-    rows than sites.
+
+def sizes(rows: int, shares: Sequence[float]) -> Array:
+    """How many rows each site gets by its share; at least one.
+
+    Raises `FixConfigurationError` for shares that are not positive or for fewer rows than sites.
     """
     weights = np.asarray(shares, dtype=float)
     if weights.ndim != 1 or not len(weights) or not (weights > 0).all() or not np.isfinite(weights).all():
@@ -28,7 +33,7 @@ def partition(rows: int, shares: Sequence[float], *, seed: int) -> list[Array]:
     order = np.arange(len(cuts))
     cuts = np.maximum.accumulate(np.maximum(cuts, 1) - order) + order
     cuts = np.minimum(cuts, rows - len(cuts) + order)
-    return [np.sort(part) for part in np.split(np.random.default_rng(seed).permutation(rows), cuts)]
+    return np.diff(cuts, prepend=0, append=rows)
 
 
 def hold_out(rows: int, y: Array | None, share: float, *, seed: int) -> tuple[Array, Array]:

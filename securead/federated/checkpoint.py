@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import io
-import json
 import uuid
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from securead import codec, files
-from securead.data.schema import Array, Schema
+from securead.data.schema import Schema
 from securead.data.windows import WindowedSchema
-from securead.errors import FixConfigurationError, FixInputError
-from securead.models.estimator import AnomalyDetector
-from securead.models.training import State
-from securead.privacy.plan import PrivacyPlan
-from securead.privacy.site import Kept
+from securead.errors import FixConfigurationError, FixInputError, RejectMessageError
+from securead.federated.messages import Report, Sum, of_totals, pack, to_totals, unpack
+from securead.models.training import State, Total
 
-_STATE_FILE = "state.npz"
-_META = "meta"
+STATE_FILE = "state.bin"
+_VALUE = "value-"
+_LIMIT = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -32,7 +24,7 @@ class TrainingStep:
     """What one site did in one round, as far as it may be told.
 
     Seconds, the epsilon it has spent on this run so far (None without privacy), and its own validation loss per record
-    (None in rounds without one), noised as it was released.
+    (None in rounds without one, and where sums are masked), noised as it was released.
     """
 
     stage: str
@@ -43,89 +35,97 @@ class TrainingStep:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Sites whose masked sum is being formed, and in which attempt."""
+
+    members: tuple[str, ...]
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
 class _Meta:
     fingerprint: str
-    job: str
+    run: str
     stage: str
+    first_stage: str
     schema: Schema | WindowedSchema
+    sums: tuple[Sum, ...]
     steps: tuple[TrainingStep, ...]
+    reports: tuple[Report, ...]
+    pending: tuple[Group, ...]
+    keys: tuple[tuple[str, str], ...]
 
 
 class Checkpoint:
-    """One run's memory: its job id, the state after the last whole round, the steps so far, and each site's own.
+    """One run's memory: its id, the state that it began with, every round's sum, the steps, and what is under way.
 
-    Without a folder nothing is written and every run begins anew. A folder that belongs to another run (another
-    detector, schema, plan or set of sites) is refused.
+    `reports`: what each site's budget has spent, by site; `keys`: every site's key of the run, so that nobody takes
+    another's place; `pending`: the groups of the masked round that has begun. Without a folder nothing is written and
+    every run begins anew. A folder that belongs to another run (another detector, schema, plan, federation or set of
+    sites) is refused.
     """
 
     def __init__(self, folder: Path | None, fingerprint: str) -> None:
         self._folder, self._fingerprint = folder, fingerprint
-        self.job, self.steps = uuid.uuid4().hex[:12], tuple[TrainingStep, ...]()
-        self.state: State | None = None
-        if folder is not None and (folder / _STATE_FILE).is_file():
-            self._load(folder / _STATE_FILE)
+        self.run, self.steps = uuid.uuid4().hex[:12], tuple[TrainingStep, ...]()
+        self.initial: State | None = None
+        self.totals: list[Total] = []
+        self.keys: dict[str, str] = {}
+        self.reports: dict[str, Report] = {}
+        self.pending: tuple[Group, ...] = ()
+        self._stage = ""
+        if folder is not None and (folder / STATE_FILE).is_file():
+            self._load(folder / STATE_FILE)
         elif folder is not None:
             files.make_secret_directory(folder)
 
     def save(self, state: State, steps: Sequence[TrainingStep]) -> None:
-        """Write down the state that the next round starts from, at once or not at all."""
-        self.state, self.steps = state, tuple(steps)
-        if self._folder is None:
-            return
-        meta = _Meta(self._fingerprint, self.job, state.stage, state.schema, self.steps)
-        content = io.BytesIO()
-        arrays = {f"value-{name}": array for name, array in state.values.items()}
-        arrays[_META] = np.frombuffer(codec.canonical_bytes(meta), dtype=np.uint8)
-        np.savez(content, allow_pickle=False, **arrays)
-        files.write_atomic(self._folder / _STATE_FILE, content.getvalue(), mode=0o600)
+        """Write down that the next round starts from `state`, at once or not at all; the first is where it began."""
+        if self.initial is None:
+            self.initial = state
+        self.steps, self._stage = tuple(steps), state.stage
+        self.note()
 
-    def kept(self, position: int) -> Kept:
-        """The memory of the site at a position."""
-        return Kept(None if self._folder is None else self._folder / f"site-{position}")
+    def begin(self, groups: Sequence[Group]) -> None:
+        """Write down among whom a masked round is formed, before any of them is asked."""
+        self.pending = tuple(groups)
+        self.note()
 
-    def refuse_other_records(self, kept: Kept, X: Array, labels: Array | None = None) -> None:
-        """Raise `FixConfigurationError` where a site's memory is of other records, or of another run."""
-        if self._folder is None:
+    def note(self) -> None:
+        """Write down everything as it is."""
+        if self._folder is None or self.initial is None:
             return
-        # Of the run, too: where the state's file is lost, what a site kept still belongs to this plan and no other.
-        identified = hashlib.sha256(self._fingerprint.encode() + np.ascontiguousarray(X).tobytes())
-        if labels is not None:
-            identified.update(b"labels" + np.ascontiguousarray(labels, dtype=np.int8).tobytes())
-        identity = np.frombuffer(identified.digest(), dtype=np.uint8)
-        known = kept.get("identity")
-        if known is None:
-            kept.put("identity", identity)
-        elif not np.array_equal(known, identity):
-            raise FixConfigurationError(
-                f"{self._folder} is of another run or over other records", remedy="Restore them, or delete the folder."
-            )
+        first, (sums, arrays) = self.initial, of_totals(self.totals)
+        meta = _Meta(
+            fingerprint=self._fingerprint,
+            run=self.run,
+            stage=self._stage,
+            first_stage=first.stage,
+            schema=first.schema,
+            sums=sums,
+            steps=self.steps,
+            reports=tuple(self.reports.values()),
+            pending=self.pending,
+            keys=tuple(self.keys.items()),
+        )
+        content = pack(
+            codec.to_plain(meta), arrays | {f"{_VALUE}{name}": array for name, array in first.values.items()}
+        )
+        files.write_atomic(self._folder / STATE_FILE, content, mode=0o600)
 
     def _load(self, path: Path) -> None:
-        content = files.read_secret(path, limit=1 << 32)
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            plain = json.loads(arrays.pop(_META).tobytes())
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            plain, arrays = unpack(files.read_secret(path, limit=_LIMIT), where=str(path), limit=_LIMIT)
+        except RejectMessageError as error:
             raise FixInputError(f"{path} is damaged", remedy="Delete its folder to begin the run anew.") from error
         meta = codec.from_plain(_Meta, plain, where=str(path))
         if meta.fingerprint != self._fingerprint:
             raise FixConfigurationError(
-                f"{path.parent} is of another run: detector, schema, privacy plan or sites differ",
+                f"{path.parent} is of another run: detector, schema, privacy plan, federation or sites differ",
                 remedy="Continue with the same recipe, or delete the folder to begin anew: what was spent stays spent.",
             )
-        self.job, self.steps = meta.job, meta.steps
-        self.state = State(
-            meta.stage, meta.schema, {name.removeprefix("value-"): array for name, array in arrays.items()}
-        )
-
-
-def fingerprint(detector: AnomalyDetector, names: Sequence[str], schema: Schema, privacy: PrivacyPlan | None) -> str:
-    """What makes two runs the same run."""
-    parts = (
-        f"{type(detector).__qualname__} {sorted((k, repr(v)) for k, v in detector.get_params(deep=False).items())}",
-        codec.canonical_bytes(schema).decode(),
-        json.dumps(None if privacy is None else dataclasses.asdict(privacy), sort_keys=True),
-        json.dumps(list(names)),
-    )
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        self.run, self.steps, self.pending, self._stage = meta.run, meta.steps, meta.pending, meta.stage
+        self.keys, self.totals = dict(meta.keys), list(to_totals(meta.sums, arrays))
+        self.reports = {report.site: report for report in meta.reports}
+        values = {name.removeprefix(_VALUE): array for name, array in arrays.items() if name.startswith(_VALUE)}
+        self.initial = State(meta.first_stage, meta.schema, values)

@@ -1,51 +1,36 @@
 """The embedded executor: all sites in one process, for studies, tests and institutions that share a machine.
 
-The rounds are the same pure functions that any executor runs; only the transport is missing.
+Coordinator and sites are those of any executor, masked sums included; only the transport is a call.
 """
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from securead import observe
-from securead.data.schema import Array, Schema
-from securead.errors import FixConfigurationError, PrivacyRefusedError, SecureadError
-from securead.federated.checkpoint import Checkpoint, TrainingStep, fingerprint
-from securead.models.estimator import AnomalyDetector, protect, statement
-from securead.models.local import scale_of
-from securead.models.training import Update, add_up
-from securead.privacy.budget import Budget
+from securead import files
+from securead.data.schema import Schema
+from securead.errors import FixConfigurationError
+from securead.federated.checkpoint import Checkpoint
+from securead.federated.coordinator import Coordinator
+from securead.federated.events import Answered, Event, Listener, RoundBegan
+from securead.federated.federation import Federation, Terms
+from securead.federated.messages import Answer, Ask
+from securead.federated.participant import Participant, Site
+from securead.models.estimator import AnomalyDetector
+from securead.models.protection import statement
+from securead.models.training import State
 from securead.privacy.plan import PrivacyPlan
-from securead.privacy.site import Kept, Protected, Releaser, Unprotected
+from securead.privacy.site import Kept
+from securead.protocols.masking.identity import Identity, Known
 
 D = TypeVar("D", bound=AnomalyDetector)
-T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 """Called with what was done, steps so far and steps in all."""
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """A data owner: a name, its records `(n, d)`, and labels `(n,)` where it knows some (1 for an anomaly).
-
-    `ledger` names the file that keeps its budget across jobs, and `limit` the epsilon that it allows in total; by
-    default a run may spend its own plan and no more. `scale` names the file into which its own scale is written, where
-    the detector's scaling is "local": its gateway needs it to score.
-    """
-
-    name: str
-    X: Array
-    ledger: Path | None = None
-    limit: float | None = None
-    labels: Array | None = None
-    scale: Path | None = None
 
 
 def train(
@@ -54,7 +39,9 @@ def train(
     schema: Schema,
     *,
     privacy: PrivacyPlan | None,
+    federation: Federation | None = None,
     progress: Progress | None = None,
+    listener: Listener | None = None,
     checkpoint: Path | None = None,
 ) -> D:
     """Train `detector` over `sites` and return it fitted, its privacy statement in `statement_`.
@@ -65,86 +52,106 @@ def train(
     budget, whose record would otherwise promise what no longer holds. Raises `FixConfigurationError` for no site, two
     sites of one name or an empty one, and `FixInputError` for ill-formed records, naming the site, before any release.
 
-    With `checkpoint`, a folder, the state is written down after every round and each site keeps what it released; the
-    same call after a crash goes on from the last whole round, sends identical updates again and charges nothing twice.
-    The folder holds what sites keep to themselves: delete it when the run is done. `training_` tells what each site
-    did in each round. With scaling="local", `scales_` holds every site's own scale, which elsewhere no other site sees.
+    `federation` chooses masked sums or a robust rule; by default sums are plain. With `checkpoint`, a folder, the state
+    is written down after every round and each site keeps what it released; the same call after a crash goes on from the
+    last whole round, sends identical updates again and charges nothing twice. The folder holds what sites keep to
+    themselves: delete it when the run is done. `training_` tells what each site did in each round. With
+    scaling="local", `scales_` holds every site's own scale, which elsewhere no other site sees.
     """
-    names = [site.name for site in sites]
+    names = tuple(site.name for site in sites)
     if not sites or len(set(names)) != len(names):
         raise FixConfigurationError("sites have distinct names and there is at least one", value=names)
-    for site in sites:
-        if np.ndim(site.X) != 2 or not len(site.X):
-            raise FixConfigurationError(
-                f"site {site.name!r} has no records", value=np.shape(site.X), remedy="Leave it out of the run."
-            )
+    terms = Terms(detector, names, schema, privacy, federation or Federation())
     # What is wrong with parameters or labels is said before there is a folder, a release or a charge.
-    fresh = detector.initial_state(schema)
-    for site in sites:
-        _at_site(site, functools.partial(detector.check_labels, site.labels, len(site.X)))
-    memory = Checkpoint(checkpoint, fingerprint(detector, names, schema, privacy))
-    releasers: list[Releaser] = [
-        _releaser(detector, site, schema, privacy, memory.job, memory.kept(at)) for at, site in enumerate(sites)
+    detector.initial_state(schema)
+    participants = [
+        Participant(site, terms, Kept(None if checkpoint is None else checkpoint / f"site-{at}"))
+        for at, site in enumerate(sites)
     ]
-    for site, releaser in zip(sites, releasers, strict=True):
-        _at_site(site, functools.partial(memory.refuse_other_records, releaser.kept, site.X, site.labels))
-        _at_site(site, functools.partial(schema.bounded, site.X))
-    for releaser in releasers:
-        if isinstance(releaser, Protected):
-            releaser.recall()  # not before it is certain that this is the same run
-    state = memory.state or fresh
-    memory.save(state, memory.steps)
-    stages = list(detector.stages())
-    while not state.done:
-        updates, steps = [], list(memory.steps)
-        for at, (site, releaser) in enumerate(zip(sites, releasers, strict=True)):
-            start = time.perf_counter()
-            work = functools.partial(detector.site_update, state, site.X, releaser, site.labels)
-            with observe.span("site_update", site=site.name, stage=state.stage):
-                update: Update = _at_site(site, work)
-            updates.append(update)
-            spent = releaser.epsilon() if isinstance(releaser, Protected) else None
-            seconds = time.perf_counter() - start
-            steps.append(TrainingStep(state.stage, site.name, seconds, spent, detector.site_loss(state, update)))
-            if progress is not None:
-                passed = stages.index(state.stage) * len(sites) + at + 1
-                progress(f"{state.stage} at {site.name}", passed, len(stages) * len(sites))
-        state = detector.next_state(state, add_up(state, updates))
-        memory.save(state, steps)
-    detector.finish(state)
-    detector.training_ = memory.steps
+    # Two processes on one folder would release twice.
+    with contextlib.nullcontext() if checkpoint is None else files.held(checkpoint):
+        memory = Checkpoint(checkpoint, terms.fingerprint)
+        initial = memory.initial or detector.initial_state(schema)  # drawn once, where its seed is not settled
+        identities = _identities(names, checkpoint) if terms.federation.masked else {}
+        roster = Known({name: identity.credential for name, identity in identities.items()}) if identities else None
+        for participant in participants:
+            participant.initial = initial
+            participant.identity, participant.roster = identities.get(participant.site.name), roster
+            participant.afford(memory.run)
+        tell = _Told(progress, listener, terms)
+        coordinator = Coordinator(terms, _Calls(participants), memory, initial=initial, roster=roster, listener=tell)
+        state = coordinator.run()
+        coordinator.finish(state)
+        finish(terms, state, memory)
     if detector.scaling == "local":
-        each = zip(sites, releasers, strict=True)
-        detector.scales_ = {s.name: scale_of(schema, detector.values_, r, s.name) for s, r in each}
-        for site in sites:
-            if site.scale is not None:
-                detector.scales_[site.name].write(site.scale)
-    if privacy is not None:
-        protected = [releaser for releaser in releasers if isinstance(releaser, Protected)]
-        detector.statement_ = statement(detector, privacy, protected, schema)
+        detector.scales_ = {p.site.name: scale for p in participants if (scale := p.scale()) is not None}
     return detector
 
 
-def _at_site(site: Site, work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except SecureadError as error:
-        error.where = f"site {site.name!r}" + (f", {error.where}" if error.where else "")
-        raise
-
-
-def _releaser(
-    detector: AnomalyDetector, site: Site, schema: Schema, privacy: PrivacyPlan | None, job: str, kept: Kept
-) -> Releaser:
-    unprotected = privacy is None or privacy.noise_source == "seeded-study"
-    if unprotected and (site.ledger is not None or site.limit is not None):
-        raise PrivacyRefusedError(
-            f"site {site.name!r} keeps a budget, and this run would release its sums without protection",
-            value="no [privacy]" if privacy is None else "noise from a known seed",
-            remedy="No budget can pay for that: train with the system's noise, or leave ledger and limit out.",
+def finish(terms: Terms, state: State, memory: Checkpoint) -> None:
+    """Make the detector of `terms` a fitted one, with the privacy statement that the sites' reports amount to."""
+    detector = terms.detector
+    detector.finish(state)
+    detector.training_ = memory.steps
+    if terms.privacy is not None:
+        reports = [memory.reports[name] for name in terms.names if name in memory.reports]
+        records = [report.records for report in reports if report.records is not None]
+        readings = [report.readings for report in reports if report.readings is not None]
+        detector.statement_ = statement(
+            detector, terms.privacy, terms.schema, [total.stage for total in memory.totals], records, readings
         )
-    if privacy is None:
-        return Unprotected(kept)
-    limit = privacy.epsilon if site.limit is None else site.limit
-    budget = Budget(site.name, limit, privacy.delta, path=site.ledger)
-    return protect(detector, privacy, budget, job=job, schema=schema, kept=kept)
+
+
+def _identities(names: Sequence[str], checkpoint: Path | None) -> dict[str, Identity]:
+    """A signing key for every site; with a folder the same ones when the run goes on."""
+    kept = Kept(None if checkpoint is None else checkpoint / "identities")
+    found = {}
+    for at, name in enumerate(names):
+        known = kept.get(f"site-{at}")
+        if known is None:
+            found[name] = Identity.generate(name)
+            kept.put(f"site-{at}", np.frombuffer(found[name].private_bytes(), dtype=np.uint8))
+        else:
+            found[name] = Identity.from_private_bytes(name, known.tobytes())
+    return found
+
+
+class _Calls:
+    """A transport without a wire: a site's answer is the return value, and its error is raised where it was asked."""
+
+    def __init__(self, participants: Sequence[Participant]) -> None:
+        self._participants = {participant.site.name: participant for participant in participants}
+
+    def present(self) -> Collection[str]:
+        return list(self._participants)
+
+    def certified(self, address: str) -> str | None:
+        return address
+
+    def exchange(self, asks: Mapping[str, Ask], *, seconds: float, answered: Callable[[str, Answer], None]) -> None:
+        for name, ask in asks.items():
+            answered(name, self._participants[name].answer(ask))
+
+    def traffic(self, address: str) -> tuple[int, int]:
+        return 0, 0
+
+
+class _Told:
+    """Turns a run's events into steps of progress: one for every site in every round."""
+
+    def __init__(self, progress: Progress | None, listener: Listener | None, terms: Terms) -> None:
+        self._progress, self._listener = progress, listener
+        self._sites, self._passed = len(terms.names), 0
+        self._stages = list(terms.detector.stages())
+        self._round: RoundBegan | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RoundBegan):
+            self._round, self._passed = event, 0
+        if isinstance(event, Answered) and event.kind == "prepare" and self._progress and self._round:
+            self._passed = min(self._passed + 1, self._sites)
+            before = self._stages.index(self._round.stage) * self._sites
+            what = f"{self._round.stage} at {event.site}"
+            self._progress(what, before + self._passed, len(self._stages) * self._sites)
+        if self._listener:
+            self._listener(event)

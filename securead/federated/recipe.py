@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,11 @@ from securead.data.generators.sensors import generate_sensors
 from securead.data.partition import partition
 from securead.data.readers import Table, read_table
 from securead.data.schema import Array, Column, Schema
+from securead.data.skew import Skew
 from securead.errors import FixConfigurationError, FixInputError, SecureadError
-from securead.federated.embedded import Progress, Site, train
+from securead.federated.embedded import Progress, train
+from securead.federated.federation import Federation
+from securead.federated.participant import Site
 from securead.federated.windowed import Place, WindowSection, generated_sites, sites_of
 from securead.models.bundle import check_name
 from securead.models.estimator import AnomalyDetector
@@ -103,9 +106,10 @@ class Recipe:
     `privacy` absent means exact sums and no guarantee. `schema` absent means bounds observed in the data, widened by a
     tenth on each side; every statement then says that they are not covered. `generate` names synthetic records, which
     come with their sites and schema. `label` names the column of known anomalies, where it has no usual name; labels
-    serve a threshold by false alarms or by costs and nothing else. `engine` names the one that the model is for: a
-    program for "sharing" is another than for a scoring service. `window` makes records of readings; the schema's
-    columns are then their channels.
+    serve a threshold by false alarms or by costs, a split by anomaly, and nothing else. `engine` names the one that the
+    model is for: a program for "sharing" is another than for a scoring service. `window` makes records of readings; the
+    schema's columns are then their channels. `split` makes sites of a common table differ, for studies; by default each
+    gets its share at random.
     """
 
     name: str
@@ -117,9 +121,11 @@ class Recipe:
     data: str | None = None
     generate: GenerateSection | None = None
     split_seed: int = 0
+    split: Skew | None = None
     label: str | None = None
     engine: str | None = None
     window: WindowSection | None = None
+    federation: Federation = field(default_factory=Federation)
 
     @property
     def ring_bits(self) -> int | None:
@@ -152,9 +158,11 @@ def parse_recipe(content: str, *, where: str) -> Recipe:
         data=read.data,
         generate=read.generate,
         split_seed=read.split_seed,
+        split=read.split,
         label=read.label,
         engine=read.engine,
         window=read.window,
+        federation=read.federation,
     )
 
 
@@ -169,9 +177,11 @@ class _Plain:
     data: str | None = None
     generate: GenerateSection | None = None
     split_seed: int = 0
+    split: Skew | None = None
     label: str | None = None
     engine: str | None = None
     window: WindowSection | None = None
+    federation: Federation = field(default_factory=Federation)
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -203,6 +213,12 @@ def gather(
     files, or by `owner`, the position of each record's site. With `readings`, that file takes the place of the recipe's
     `data` where records are windows.
     """
+    own = X is None and recipe.data is None
+    if recipe.split is not None and (own or recipe.window is not None):
+        raise FixConfigurationError(
+            "[split] is of one table of records, and these sites have their own or train on windows",
+            remedy="Name the table (data = ..., or --data), or leave [split] out.",
+        )
     if recipe.window is not None:
         return _gather_windows(recipe, recipe.window, base, readings)
     if X is None and recipe.generate is not None:
@@ -230,8 +246,11 @@ def gather(
     schema = declared or Schema.observed(np.concatenate(parts), layout.names, widen=0.1)
     if whole is not None:
         shares = [1.0 if site.share is None else site.share for site in recipe.sites]
-        split = partition(len(whole.X), shares, seed=recipe.split_seed)
-        if owner is not None:
+        if recipe.split is not None:
+            split = recipe.split.split(parts[0], layout.names, whole.y, shares, seed=recipe.split_seed)
+        elif owner is None:
+            split = partition(len(whole.X), shares, seed=recipe.split_seed)
+        else:
             split = [np.flatnonzero(owner == position) for position in range(len(recipe.sites))]
         parts = [parts[0][rows] for rows in split]
         known = [None if whole.y is None else whole.y[rows] for rows in split]
@@ -285,7 +304,15 @@ def train_recipe(
 ) -> AnomalyDetector:
     """Train by the recipe on the embedded executor; `bundle.make(detector, recipe.name, ...)` compiles it."""
     detector = make_detector(recipe.detector, recipe.parameters)
-    return train(detector, data.sites, data.schema, privacy=recipe.privacy, progress=progress, checkpoint=checkpoint)
+    return train(
+        detector,
+        data.sites,
+        data.schema,
+        privacy=recipe.privacy,
+        federation=recipe.federation,
+        progress=progress,
+        checkpoint=checkpoint,
+    )
 
 
 def write_scales(detector: AnomalyDetector, data: TrainingData, folder: Path) -> tuple[Path, ...]:

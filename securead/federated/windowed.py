@@ -15,7 +15,7 @@ from securead.data.schema import Schema
 from securead.data.streaming import windows_of
 from securead.data.windows import Window, WindowedSchema
 from securead.errors import FixConfigurationError, FixInputError, SecureadError
-from securead.federated.embedded import Site
+from securead.federated.participant import Site
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,18 @@
 """The autoencoder: squared reconstruction error of a small network trained by private federated averaging.
 
-Federated averaging (McMahan et al. 2017) of local DP-SGD (Abadi et al. 2016), few long rounds. A site's weight is its
-own noised number of records. After each round every site releases the noised loss of records it kept aside; training
-stops when that no longer falls. With a single hidden layer of linear and square units the score is a polynomial of
-degree four and compiles to a program by the QR identity.
+Federated averaging (McMahan et al. 2017; its kin in `models.averaging`) of local DP-SGD (Abadi et al. 2016), few long
+rounds. A site's weight is its own noised number of records. After each round every site releases the noised loss of
+records it kept aside; training stops when that no longer falls. The model may be the mean of the last rounds' weights.
+With a single hidden layer of linear and square units the score is a polynomial of degree four and compiles to a program
+by the QR identity.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import stats
@@ -18,7 +20,9 @@ from scipy import stats
 from securead.data.schema import Array, Schema
 from securead.errors import FixConfigurationError, PrivacyRefusedError
 from securead.models import network
+from securead.models.averaging import Optimizer, Server, Shipment, shipment
 from securead.models.estimator import AnomalyDetector
+from securead.models.layout import Layout
 from securead.models.threshold import Wish, refuse_no_number
 from securead.models.training import State, Total, Update, release, release_trained
 from securead.privacy.mechanisms import GRID_BITS
@@ -31,8 +35,6 @@ from securead.program.reconstruction import TOLERANCE, Network, reconstruction_e
 
 RECORDS = "records"
 _UNIT = 1 << GRID_BITS
-# Averages travel as weight * parameter in steps of 2**-24 with weights up to 2**26 records: 2**52 for |parameter| <= 4.
-_PARAMETER_STEPS = 1 << 24
 _VALIDATION_SHARE = 0.1
 # A record's loss counts up to this multiple of the number of columns; z-scored records lose about 1 a column untrained.
 _LOSS_LIMIT = 4.0
@@ -44,10 +46,18 @@ class AutoEncoder(AnomalyDetector):
     Parameters
     ----------
     hidden: units of the hidden layer, or of each hidden layer.
-    units: "linear_square" (half and half), "square", or "relu" (which only secret sharing can carry).
+    units: "linear_square" (half and half), "linear_and_square" (each unit as it is and squared), "square", or "relu"
+        (which only secret sharing can carry).
     rounds, sampling_prob: each round is one expected pass, 1 / sampling_prob steps on Poisson samples.
     l2_clip_norm: of one record's gradient, in private training.
     learning_rate, weight_decay, weight_limit: of AdamW; every weight is kept within [-weight_limit, weight_limit].
+    proximal: mu of FedProx (Li et al. 2020), which holds sites to the common model while they train; no privacy cost.
+    server_optimizer: "average" takes the sites' weighted average for the new model, "adam" (FedAdam, Reddi et al. 2021)
+        takes steps of about server_learning_rate towards it; server_betas and server_tau are Adam's memories and floor,
+        here for few rounds: a first memory of 0.9, usual for hundreds, barely leaves the start in ten.
+    update_bits: of every value that a site sends of its network's change; None for whole weights at 64 bits.
+    average_last: the model is the mean of so many last rounds' weights (Polyak and Juditsky 1992), and is what checks
+        judge; training goes on from the last round's. Noise of single rounds cancels, and it costs no privacy.
     patience: consecutive rounds with a validation loss above the lowest by more than its noise, then training stops.
     random_state: the public seed of the initial weights (and, without privacy, of the batches).
     Others: see `AnomalyDetector`.
@@ -66,6 +76,13 @@ class AutoEncoder(AnomalyDetector):
         learning_rate: float = 5e-3,
         weight_decay: float = 1e-4,
         weight_limit: float = 1.0,
+        proximal: float = 0.0,
+        server_optimizer: Optimizer = "average",
+        server_learning_rate: float = 0.1,
+        server_betas: tuple[float, float] = (0.5, 0.99),
+        server_tau: float = 0.03,
+        update_bits: int | None = None,
+        average_last: int = 1,
         patience: int = 2,
         random_state: int = 0,
         scaling: Literal["schema", "private", "local"] = "schema",
@@ -91,6 +108,13 @@ class AutoEncoder(AnomalyDetector):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.weight_limit = weight_limit
+        self.proximal = proximal
+        self.server_optimizer = server_optimizer
+        self.server_learning_rate = server_learning_rate
+        self.server_betas = server_betas
+        self.server_tau = server_tau
+        self.update_bits = update_bits
+        self.average_last = average_last
         self.patience = patience
         self.random_state = random_state
 
@@ -105,11 +129,11 @@ class AutoEncoder(AnomalyDetector):
             stages[f"check-{number}"] = Stage(share=0.1 / self.rounds)
         return stages
 
-    def site_loss(self, state: State, update: Update) -> float | None:
-        """The noised loss per record that the site kept aside, after a check."""
+    def site_loss(self, state: State, values: Array) -> float | None:
+        """The noised loss per record that was kept aside, after a check."""
         if not state.stage.startswith("check-"):
             return None
-        return float(update.values[0]) / max(float(update.values[1]), _UNIT) * _LOSS_LIMIT * len(state.schema.columns)
+        return float(values[0]) / max(float(values[1]), _UNIT) * _LOSS_LIMIT * len(state.schema.columns)
 
     def stage_in_words(self, stage: str) -> str:
         """A count, a round of DP-SGD, a validation loss, or what every detector may release."""
@@ -128,7 +152,7 @@ class AutoEncoder(AnomalyDetector):
         if state.stage.startswith("check-"):
             cap = _LOSS_LIMIT * Z.shape[1]
             # fmin, because an error beyond float64 is NaN and counts as the cap, too.
-            losses = np.fmin(self._errors(state.values["theta"], Z[kept_aside]), cap) / cap
+            losses = np.fmin(self._errors(self._model(state.values), Z[kept_aside]), cap) / cap
             sums = np.array([np.rint(losses * _UNIT).sum(), len(losses) * _UNIT]).astype(np.int64)
             return release(state, sums, math.isqrt(2 * _UNIT * _UNIT) + 1, releaser)
         return self._trained(state, Z[~kept_aside], releaser)
@@ -137,16 +161,14 @@ class AutoEncoder(AnomalyDetector):
         """The locally trained network times this site's weight, its own noised number of records, and that weight."""
         shape, theta, records = self._network(state.values["theta"]), state.values["theta"], releaser.kept.get(RECORDS)
         weight = 1.0 if records is None else max(float(records[0]) / _UNIT, 1.0)
-
-        def weighted(trained: Array) -> Array:
-            values = np.rint(np.append(trained, 1.0) * weight * _PARAMETER_STEPS)
-            if np.abs(values).max() >= 2.0**60:
-                raise network.diverged("a weight is too large to be averaged")
-            return values.astype(np.int64)
+        shipped = self._shipment(state.values)
 
         def exactly() -> Array:
             seed = self.random_state + int(state.stage.removeprefix("round-"))
-            return weighted(network.train_exactly(shape, theta, Z, self._descent, seed))
+            trained = network.train_exactly(shape, theta, Z, self._descent, seed)
+            # Of its own records: roundings that all sites share would not cancel.
+            own = np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(Z).tobytes())])
+            return shipped.values(trained, theta, weight, own.random)
 
         def privately(noise_multiplier: float, stream: Stream) -> Array:
             trained = network.train_privately(
@@ -159,24 +181,38 @@ class AutoEncoder(AnomalyDetector):
                 expected_records=weight * (1 - _VALIDATION_SHARE),
                 stream=stream,
             )
-            return weighted(trained)
+            return shipped.values(trained, theta, weight, stream.uniform)
 
-        return release_trained(state, exactly, privately, releaser)
+        return release_trained(state, exactly, privately, releaser, bits=shipped.bits)
+
+    def model_layout(self, state: State) -> Layout:
+        """A number of records; a network times its weight; a sum of losses, each at most one, and their number."""
+        if state.stage == RECORDS:
+            return Layout("table", unit=_UNIT)
+        if state.stage.startswith("check-"):
+            return Layout("weighted", unit=_UNIT, l2_per_record=math.sqrt(2) * _UNIT)
+        return self._shipment(state.values).layout(state.values["theta"])
 
     def model_state(self, state: State, total: Total) -> Mapping[str, Array]:
-        """The weighted average after a round; the validation loss and the best weights after a check."""
+        """The sites' weighted average after a round; the validation loss and the best weights after a check."""
         values = state.values
         if state.stage == RECORDS:
             shape = network.Shape((len(state.schema.columns), *self._widths, len(state.schema.columns)), self.units)
             theta = network.initial_parameters(shape, self.random_state)
-            return {"theta": theta, "untrained": theta, "best": theta, "losses": np.empty(0), "waited": np.zeros(1)}
+            public = {"records": np.array([max(float(total.values[0]) / _UNIT / total.sites, 1.0), total.sites])}
+            public |= {"losses": np.empty(0), "waited": np.zeros(1)}
+            return public | dict.fromkeys(("theta", "untrained", "best"), theta)
         if state.stage.startswith("round-"):
             if total.values[-1] <= 0:
                 raise PrivacyRefusedError("too few records: all weights are noise", remedy="Allow a larger epsilon.")
-            theta = total.values[:-1] / total.values[-1]
-            if not math.isfinite(self._largest_error(theta)):
+            average = self._shipment(values).average(values["theta"], total.values)
+            found = self._server.step(values["theta"], average, values)
+            if self.average_last > 1:
+                before = values.get("recent", np.empty((0, len(found["theta"]))))
+                found["recent"] = np.vstack([before, found["theta"]])[-self.average_last :]
+            if not math.isfinite(self._largest_error(self._model(found))):
                 raise network.diverged("scores may overflow")
-            return {"theta": theta}
+            return found
         cap = _LOSS_LIMIT * len(state.schema.columns)
         records = max(float(total.values[1]), _UNIT)
         loss = float(np.clip(total.values[0] / records, 0.0, 1.0)) * cap
@@ -186,7 +222,7 @@ class AutoEncoder(AnomalyDetector):
         worse = loss > losses.min() + noise
         return {
             "losses": losses,
-            "best": values["best"] if worse else values["theta"],
+            "best": values["best"] if worse else self._model(values),
             "waited": values["waited"] + 1 if worse else np.zeros(1),
             "loss": np.array([max(losses.min(), noise, 1e-6 * cap)]),
         }
@@ -234,13 +270,13 @@ class AutoEncoder(AnomalyDetector):
             return layered_program(
                 lambda bits: self._encoder(self.encoder_.schema, bits),
                 network.layers(self._network(values["best"]), values["best"]),
-                self.units,
+                "linear_square" if self.units == "linear_and_square" else self.units,
                 ring_bits=RING_BITS if ring_bits is None else ring_bits,
                 tolerance=TOLERANCE * self.score_quantile(values, 0.5),
                 honest_extraction_rows=self._network(values["best"]).parameters + self._columns(values["best"]),
             )
         (encode, bias), (decode, center) = network.layers(self._network(values["best"]), values["best"])
-        linear = (len(bias) + 1) // 2 if self.units == "linear_square" else 0
+        linear = 0 if self.units == "square" else (len(bias) + 1) // 2
         typical = self.score_quantile(values, 0.5)
         builder = reconstruction_error(
             self._encoder(self.encoder_.schema, fraction_bits),
@@ -268,14 +304,36 @@ class AutoEncoder(AnomalyDetector):
     @property
     def _descent(self) -> network.Descent:
         return network.Descent(
-            self._steps, self.sampling_prob, self.learning_rate, self.weight_decay, self.weight_limit
+            self._steps,
+            self.sampling_prob,
+            self.learning_rate,
+            self.weight_decay,
+            self.weight_limit,
+            self.proximal,
         )
+
+    @property
+    def _server(self) -> Server:
+        return Server(
+            self.server_optimizer, self.server_learning_rate, self.server_betas, self.server_tau, self.weight_limit
+        )
+
+    def _shipment(self, values: Mapping[str, Array]) -> Shipment:
+        """How weights travel; `values` tell the average number of records and of how many sites."""
+        # A step of Adam moves a weight by about the learning rate, and none leaves its limits.
+        reach = min(self.learning_rate * self._steps, 2 * self.weight_limit)
+        records, sites = values.get("records", (1.0, 1))
+        return shipment(self.update_bits, reach=float(reach), mean_records=float(records), sites=int(sites))
+
+    def _model(self, values: Mapping[str, Array]) -> Array:
+        """The weights that would score if training ended now."""
+        model: Array = values["theta"] if self.average_last == 1 else values["recent"].mean(axis=0)
+        return model
 
     def _columns(self, theta: Array) -> int:
         """The number of columns that a network with these hidden layers and so many parameters has."""
-        first, last = self._widths[0], self._widths[-1]
-        inner = network.Shape(self._widths, self.units).parameters
-        return (len(theta) - inner - first) // (first + last + 1)
+        without, one = (network.Shape((n, *self._widths, n), self.units).parameters for n in (0, 1))
+        return (len(theta) - without) // (one - without)
 
     def _network(self, theta: Array) -> network.Shape:
         columns = self._columns(theta)
@@ -297,34 +355,38 @@ class AutoEncoder(AnomalyDetector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        for name in ("sampling_prob", "l2_clip_norm", "learning_rate", "weight_decay", "weight_limit"):
+        for name in ("sampling_prob", "l2_clip_norm", "learning_rate", "weight_decay", "weight_limit", "proximal"):
             refuse_no_number(name, getattr(self, name))
             if not math.isfinite(getattr(self, name)):
                 raise FixConfigurationError(f"{name} is finite", value=getattr(self, name))
-        for name in ("rounds", "patience", "random_state"):
+        for name in ("rounds", "average_last", "patience", "random_state"):
             if not _is_count(getattr(self, name)):
                 raise FixConfigurationError(f"{name} is a whole number, not negative", value=getattr(self, name))
         hidden = self.hidden if isinstance(self.hidden, tuple | list) else (self.hidden,)
         if not hidden or not all(_is_count(width) and width >= 1 for width in hidden):
             raise FixConfigurationError("hidden is a number of units, at least 1, for every layer", value=self.hidden)
-        if self.units not in ("linear_square", "square", "relu"):
-            raise FixConfigurationError("units is linear_square, square or relu", value=self.units)
+        if self.units not in get_args(network.Units):
+            raise FixConfigurationError(f"units is one of {', '.join(get_args(network.Units))}", value=self.units)
         if self.units == "linear_square" and min(hidden) < 2:
             raise FixConfigurationError(
                 "hidden layers of linear_square have two units at least, one of each kind",
                 value=self.hidden,
                 remedy='Or units="square".',
             )
-        if not (0 < self.sampling_prob <= 1 and self.rounds >= 1 and self.patience >= 1):
+        if not (0 < self.sampling_prob <= 1 and min(self.rounds, self.average_last, self.patience) >= 1):
             raise FixConfigurationError(
-                "sampling_prob lies in (0, 1], rounds and patience are at least 1",
-                value=(self.sampling_prob, self.rounds, self.patience),
+                "sampling_prob lies in (0, 1], rounds, average_last and patience are at least 1",
+                value=(self.sampling_prob, self.rounds, self.average_last, self.patience),
             )
-        if not (self.l2_clip_norm > 0 and self.learning_rate > 0 and self.weight_decay >= 0 and self.weight_limit > 0):
+        if (
+            min(self.l2_clip_norm, self.learning_rate, self.weight_limit) <= 0
+            or min(self.weight_decay, self.proximal) < 0
+        ):
             raise FixConfigurationError(
-                "l2_clip_norm, learning_rate and weight_limit are positive, weight_decay is not negative",
-                value=(self.l2_clip_norm, self.learning_rate, self.weight_limit, self.weight_decay),
+                "l2_clip_norm, learning_rate and weight_limit are positive, weight_decay and proximal not negative",
+                value=(self.l2_clip_norm, self.learning_rate, self.weight_limit, self.weight_decay, self.proximal),
             )
+        _ = self._server, self._shipment({})  # which refuse what they cannot do
 
 
 def _is_count(value: Any) -> bool:

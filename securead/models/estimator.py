@@ -11,7 +11,6 @@ import abc
 import dataclasses
 import functools
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -21,18 +20,20 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from securead.data.encoder import Encoder
 from securead.data.schema import Array, Schema
-from securead.data.windows import WindowedSchema, windows_per_reading
+from securead.data.windows import WindowedSchema
 from securead.errors import FixConfigurationError
 from securead.models import local
 from securead.models.bundle import Threshold
+from securead.models.layout import OPAQUE, Layout
 from securead.models.local import LOCAL, LOCAL_SHARE
+from securead.models.protection import protect, statement
 from securead.models.threshold import Calibrator, Costs, FalseAlarms, Wish, refuse_no_number
 from securead.models.training import DONE, State, Total, Update, release
 from securead.privacy import preprocessing
 from securead.privacy.budget import Budget
-from securead.privacy.plan import PrivacyPlan, Stage, accountant_name
-from securead.privacy.site import Kept, Protected, Releaser, Unprotected
-from securead.privacy.statement import PrivacyStatement, Release, SiteGuarantee
+from securead.privacy.plan import PrivacyPlan, Stage
+from securead.privacy.site import Releaser, Unprotected
+from securead.privacy.statement import PrivacyStatement
 from securead.program.program import Program
 
 SCALING, THRESHOLD = "scaling", "threshold"
@@ -97,6 +98,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
     def model_update(self, state: State, Z: Array, releaser: Releaser) -> Update:
         """One site's update of one of `model_stages` from standardised records."""
 
+    def model_layout(self, state: State) -> Layout:
+        """How updates of one of `model_stages` are laid out; to be told where rules other than the sum should work."""
+        return OPAQUE
+
     @abc.abstractmethod
     def model_state(self, state: State, total: Total) -> Mapping[str, Array]:
         """New public values from one stage's total."""
@@ -117,8 +122,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         """Of which value all scores are multiples, or None where they are not."""
         return None
 
-    def site_loss(self, state: State, update: Update) -> float | None:
-        """A site's validation loss per record as its update tells it, or None."""
+    def site_loss(self, state: State, values: Array) -> float | None:
+        """The validation loss per record that an update's or a total's values tell, or None."""
         return None
 
     def stage_in_words(self, stage: str) -> str:
@@ -255,11 +260,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
         site = protect(
             self, self.privacy, Budget("data", self.privacy.epsilon, self.privacy.delta), job="fit", schema=self.schema
         )
-        state = self.initial_state(self.schema)
+        state, stages = self.initial_state(self.schema), list[str]()
         while not state.done:
+            stages.append(state.stage)
             state = self.next_state(state, _single(self.site_update(state, X, site, labels)))
         self.finish(state)
-        self.statement_ = statement(self, self.privacy, [site], self.schema)
+        records, readings = [site.guarantee()], [site.guarantee_of_readings()]
+        self.statement_ = statement(self, self.privacy, self.schema, stages, records, readings)
         if self.scaling == "local":
             self.scales_ = {site.site: local.scale_of(self.schema, self.values_, site, site.site)}
         return self
@@ -345,51 +352,3 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, abc.ABC):  # type: ignore[mis
 
 def _single(update: Update) -> Total:
     return Total(update.stage, update.values, update.noise_variance, 1)
-
-
-def protect(
-    detector: AnomalyDetector,
-    plan: PrivacyPlan,
-    budget: Budget,
-    *,
-    job: str,
-    schema: Schema,
-    kept: Kept | None = None,
-) -> Protected:
-    """One site's releaser for a whole training run; refuses now, before any record is read, what cannot be paid.
-
-    `kept` is what the site remembers of the run, where it resumes a broken one under the same `job`; the caller has it
-    `recall` what that had paid for, once it is certain that this is the same run.
-    """
-    stages = detector.stages()
-    multipliers, group = plan.noise_multipliers(stages), windows_per_reading(schema)
-    site = Protected(budget.ledger.owner, job, plan, budget, stages, multipliers, kept or Kept(), group)
-    site.refuse_unless_affordable()
-    return site
-
-
-def statement(detector: AnomalyDetector, plan: PrivacyPlan, sites: list[Protected], schema: Schema) -> PrivacyStatement:
-    """The privacy statement of a finished run: the budgets' records, put into words."""
-    first = sites[0]  # stages are the same at all sites; training may have stopped early
-    made = [stage for stage in first.noise_multipliers if first.budget.charged(first.job, stage)]
-    observed = schema.origin == "observed"
-    not_covered = ["column names, bounds and the number of sites, which are public"]
-    if observed:
-        not_covered.append("the column bounds, which stand in for a declared schema here and reveal extreme records")
-    return PrivacyStatement(
-        private=plan.noise_source == "system",
-        delta=plan.delta,
-        sites=tuple(SiteGuarantee(site.site, site.epsilon(), site.budget.spent()) for site in sites),
-        releases=tuple(
-            Release(what, multiplier, count)
-            for (what, multiplier), count in Counter(
-                (detector.stage_in_words(stage), first.noise_multipliers[stage]) for stage in made
-            ).items()
-        ),
-        neighboring_relation=f"add or remove one {'window' if isinstance(schema, WindowedSchema) else 'record'}",
-        accountant=accountant_name(),
-        noise_source=plan.noise_source,
-        not_covered=tuple(not_covered),
-        observed_bounds=observed,
-        readings=local.guarantee_of_readings(sites, schema),
-    )

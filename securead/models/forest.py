@@ -20,6 +20,7 @@ from securead.data.schema import Array, Schema
 from securead.errors import FixConfigurationError, FixProgramError
 from securead.models.estimator import AnomalyDetector
 from securead.models.geometry import Box, Splits, draw_splits, points_like
+from securead.models.layout import Layout
 from securead.models.threshold import Wish
 from securead.models.training import State, Total, Update, release
 from securead.privacy import preprocessing
@@ -135,6 +136,11 @@ class IsolationForest(AnomalyDetector):
             counts = np.concatenate(_levels(counts)[1:], axis=1)
             entries *= splits.depth
         return release(state, counts, preprocessing.sensitivity(entries), releaser)
+
+    def model_layout(self, state: State) -> Layout:
+        """A row a tree; a record falls into one leaf of each, or one node of each level."""
+        per_row = self.depth if self.noise == "levels" else 1
+        return Layout("table", unit=preprocessing.sensitivity(1), rows=self.n_estimators, per_row=per_row)
 
     def model_state(self, state: State, total: Total) -> Mapping[str, Array]:
         """Each leaf's share of the records and its term of the score, both `(trees, leaves)`."""

@@ -27,6 +27,7 @@ from securead.models.forest import (
     refuse_unless_integer,
 )
 from securead.models.geometry import Box
+from securead.models.layout import Layout
 from securead.models.threshold import Wish
 from securead.models.training import State, Total, Update, release
 from securead.privacy import preprocessing
@@ -116,6 +117,10 @@ class HistogramDetector(AnomalyDetector):
         """Exact counts `(columns, n_bins)`; a record changes one in each column."""
         counts = preprocessing.tally(_bins(state.values).index(on_grid(Z)), self.n_bins)
         return release(state, counts, preprocessing.sensitivity(len(counts)), releaser)
+
+    def model_layout(self, state: State) -> Layout:
+        """A row a column; a record falls into one bin of each."""
+        return Layout("table", unit=preprocessing.sensitivity(1), rows=len(state.schema.columns))
 
     def model_state(self, state: State, total: Total) -> Mapping[str, Array]:
         """Each bin's share of the records and its term of the score, both `(columns, n_bins)`."""

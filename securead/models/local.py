@@ -7,7 +7,7 @@ them: readings that are merely set aside for them would get no guarantee.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from securead.data.windows import LocalScale, WindowedSchema
 from securead.errors import FixConfigurationError
 from securead.models.training import State, Total, Update
 from securead.privacy import localscale, preprocessing
-from securead.privacy.site import Protected, Releaser
+from securead.privacy.site import Releaser
 from securead.privacy.statement import ReadingGuarantee, SiteGuarantee
 
 LOCAL, TYPICAL = "local_scale", "typical_spread"
@@ -92,13 +92,12 @@ def on_scale(schema: WindowedSchema, data: Array, scale: LocalScale) -> Array:
     return scaled
 
 
-def guarantee_of_readings(sites: list[Protected], schema: Schema) -> ReadingGuarantee | None:
+def guarantee_of_readings(sites: Sequence[SiteGuarantee], schema: Schema) -> ReadingGuarantee | None:
     """What single readings are promised where a record is a window of them, else None."""
     if not isinstance(schema, WindowedSchema):
         return None
-    each = (SiteGuarantee(s.site, s.epsilon_per_reading(), s.budget.spent_per_reading()) for s in sites)
     window = schema.window
-    return ReadingGuarantee(window.length, window.stride, window.windows_per_reading, tuple(each))
+    return ReadingGuarantee(window.length, window.stride, window.windows_per_reading, tuple(sites))
 
 
 def _windowed(schema: Schema) -> WindowedSchema:

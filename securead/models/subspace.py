@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from securead.data.schema import Array, Schema
 from securead.errors import FixConfigurationError, FixInputError, FixProgramError, PrivacyRefusedError
 from securead.models.estimator import AnomalyDetector
+from securead.models.layout import Layout
 from securead.models.threshold import Wish, refuse_no_number
 from securead.models.training import State, Total, Update, release
 from securead.privacy.plan import PrivacyPlan, Stage
@@ -113,6 +114,11 @@ class SubspaceDetector(AnomalyDetector):
             total += (V.T @ V).astype(np.int64)
         weighted = total[np.triu_indices(len(total))] * _entry_weights(len(total))
         return release(state, weighted, _DIAGONAL * _VECTOR_STEPS**2, releaser)
+
+    def model_layout(self, state: State) -> Layout:
+        """Moments; the last one counts records, each of which adds a matrix of bounded norm."""
+        unit = _DIAGONAL * _vector_steps()[1] ** 2
+        return Layout("weighted", unit=unit, l2_per_record=float(_DIAGONAL * _VECTOR_STEPS**2))
 
     def model_state(self, state: State, total: Total) -> Mapping[str, Array]:
         """Mean and covariance of standardised records, and the deviation of the covariance's noise."""

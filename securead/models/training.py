@@ -49,7 +49,7 @@ class Update:
 
     `values`: integers int64, already noised when the round is private. `l2_sensitivity`: of one record, in the same
     integers; None for local training, whose noise is inside. `noise_variance`: of every entry (0 without privacy); it
-    adds up over sites. `dp_event`: what was charged.
+    adds up over sites. `dp_event`: what was charged. `bits`: signed bits that hold each value, whatever the records.
     """
 
     stage: str
@@ -57,6 +57,7 @@ class Update:
     l2_sensitivity: int | None
     noise_variance: float
     dp_event: dp_accounting.DpEvent
+    bits: int = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +94,19 @@ def release(state: State, exact: Array, l2_sensitivity: int, releaser: Releaser)
 
 
 def release_trained(
-    state: State, exactly: Callable[[], Array], privately: PrivateTraining, releaser: Releaser
+    state: State, exactly: Callable[[], Array], privately: PrivateTraining, releaser: Releaser, *, bits: int = 64
 ) -> Update:
     """Build the update of a stage of local training: DP-SGD under a plan, exact training without one.
 
     The noise is in the training, so the update names neither a sensitivity nor a variance.
     """
     values = releaser.train(exactly, privately, stage=state.stage)
-    return Update(state.stage, values, None, 0.0, releaser.event(state.stage))
+    return Update(state.stage, values, None, 0.0, releaser.event(state.stage), bits)
+
+
+def bits_of_sum(bits: int, sites: int) -> int:
+    """Signed bits that hold a sum of `sites` updates of `bits` bits, hence one update masked among them; 64 at most."""
+    return min(bits + (sites - 1).bit_length(), 64)
 
 
 def add_up(state: State, updates: Sequence[Update]) -> Total:
@@ -115,7 +121,8 @@ def add_up(state: State, updates: Sequence[Update]) -> Total:
             )
     if not updates:
         raise FixInputError("a round needs at least one update", where=state.stage)
-    if sum(int(np.abs(update.values).max(initial=0)) for update in updates) >= 2**63:
+    extremes = ((int(update.values.min(initial=0)), int(update.values.max(initial=0))) for update in updates)
+    if sum(max(-low, high) for low, high in extremes) >= 2**63:
         raise OverflowError("the sum of updates does not fit 64 bits")
     values = np.zeros_like(updates[0].values)
     for update in updates:

@@ -23,6 +23,7 @@ from securead.privacy.groups import epsilon_of_groups
 from securead.privacy.mechanisms import GaussianMechanism, NoiseSource, StudyNoise, SystemNoise
 from securead.privacy.plan import GRID_SHARE_OF_DELTA, PrivacyPlan, Stage, epsilon_of, terms_of
 from securead.privacy.randomness import Stream, StudyStream, SystemStream
+from securead.privacy.statement import SiteGuarantee
 
 PrivateTraining = Callable[[float, Stream], Array]
 """Local training whose every step is noised with a multiplier and samples drawn from a stream; int64 result."""
@@ -34,6 +35,11 @@ class Kept:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._arrays: dict[str, Array] = {}
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it outlives the job."""
+        return self._folder is not None
 
     def get(self, name: str) -> Array | None:
         """The array kept under a name, or None."""
@@ -55,6 +61,18 @@ class Kept:
             files.write_secret(self._folder / f"{name}.npy", content.getvalue())
         self._arrays[name] = array
         return array
+
+    def drop(self, name: str) -> None:
+        """Forget one array, where there is one."""
+        self._arrays.pop(name, None)
+        if self._folder is not None:
+            (self._folder / f"{name}.npy").unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget everything: only where nothing was released yet."""
+        for path in sorted(self._folder.glob("*.npy")) if self._folder is not None else ():
+            path.unlink()
+        self._arrays.clear()
 
 
 class Releaser(Protocol):
@@ -85,11 +103,16 @@ class Unprotected:
 
     def release(self, exact: Array, l2_sensitivity: int, *, stage: str) -> Array:
         """The same array."""
-        return self.kept.put(stage, exact)
+        return self._once(stage, lambda: exact)
 
     def train(self, exactly: Callable[[], Array], privately: PrivateTraining, *, stage: str) -> Array:
         """Exact training."""
-        return self.kept.put(stage, exactly())
+        return self._once(stage, exactly)
+
+    def _once(self, stage: str, make: Callable[[], Array]) -> Array:
+        """What a run that outlives its process has kept; training again might end elsewhere in the last digit."""
+        known = self.kept.get(stage) if self.kept.lasting else None
+        return self.kept.put(stage, make()) if known is None else known
 
     def event(self, stage: str) -> dp_accounting.DpEvent:
         """Not private at all."""
@@ -130,6 +153,14 @@ class Protected:
         """The same for all windows that one reading lies in, together."""
         charges = [charge for charge in self.budget.ledger.charges if charge.job == self.job]
         return epsilon_of_groups([(c.terms, c.windows_per_reading) for c in charges], self.plan.delta)
+
+    def guarantee(self) -> SiteGuarantee:
+        """What a record of this site is promised: of this run, and of all that its budget has paid for."""
+        return SiteGuarantee(self.site, self.epsilon(), self.budget.spent())
+
+    def guarantee_of_readings(self) -> SiteGuarantee:
+        """The same of a reading."""
+        return SiteGuarantee(self.site, self.epsilon_per_reading(), self.budget.spent_per_reading())
 
     def release(self, exact: Array, l2_sensitivity: int, *, stage: str) -> Array:
         """Noised int64 sums. Raises `PrivacyRefusedError`, having released nothing, when the budget is spent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from collections.abc import Callable
 import pytest
 
 from securead.checks.detector import check_detector, detector_checks
-from securead.checks.executor import check_executor
+from securead.checks.executor import AVERAGES, check_equivalence, check_executor
 from securead.errors import FixConfigurationError
 from securead.federated import embedded
+from securead.federated.federation import Federation
+from securead.models.averaging import Quantised, Server
 from securead.models.estimator import AnomalyDetector
 from securead.models.registry import detector_names, make_detector
 from securead.models.subspace import SubspaceDetector
@@ -89,6 +92,56 @@ def test_the_suite_finds_an_executor_that_drops_a_site() -> None:
 
     with pytest.raises(AssertionError, match="sites"):
         check_executor(careless)
+
+
+def test_masked_sums_make_the_same_models() -> None:
+    masked = functools.partial(embedded.train, federation=Federation(aggregation="masked"))
+    check_equivalence(masked, [("forest", {}), ("subspace", {}), *(("autoencoder", more) for more in AVERAGES)])
+
+
+def _with_another_seed(detector, sites, schema, *, privacy):  # type: ignore[no-untyped-def]
+    other = privacy and dataclasses.replace(privacy, seed=privacy.seed + 1)
+    return embedded.train(detector, sites, schema, privacy=other)
+
+
+def _off_by(apart: float):  # type: ignore[no-untyped-def]
+    def executor(detector, sites, schema, *, privacy):  # type: ignore[no-untyped-def]
+        trained = embedded.train(detector, sites, schema, privacy=privacy)
+        trained.values_ = {name: array * (1 + apart) for name, array in trained.values_.items()}
+        return trained
+
+    return executor
+
+
+@pytest.mark.parametrize(
+    ("executor", "name"),
+    [(_with_another_seed, "subspace"), (_off_by(1e-15), "histogram"), (_off_by(1e-4), "autoencoder")],
+)
+def test_the_suite_finds_an_executor_whose_models_differ(executor: Callable[..., AnomalyDetector], name: str) -> None:
+    with pytest.raises(AssertionError, match="differs from the embedded"):
+        check_equivalence(executor, [(name, {})])
+
+
+def test_networks_may_differ_by_a_millionth() -> None:
+    check_equivalence(_off_by(1e-10), [("autoencoder", {})])
+
+
+@pytest.mark.parametrize("forgotten", ["Adam's memory", "how many sites there are"])
+def test_the_suite_finds_an_executor_that_loses_part_of_the_state(
+    forgotten: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Server.step
+
+    def careless(detector, sites, schema, *, privacy):  # type: ignore[no-untyped-def]
+        with monkeypatch.context() as patch:
+            if forgotten == "Adam's memory":
+                patch.setattr(Server, "step", lambda self, before, average, values: step(self, before, average, {}))
+            else:
+                patch.setattr(Quantised, "unit", 1.0)
+            return embedded.train(detector, sites, schema, privacy=privacy)
+
+    with pytest.raises(AssertionError, match="differs from the embedded"):
+        check_equivalence(careless, [("autoencoder", AVERAGES[forgotten != "Adam's memory"])])
 
 
 def test_check_detector_by_name() -> None:

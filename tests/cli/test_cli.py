@@ -6,12 +6,11 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from small_model import ROOT, records, securead, small_bundle, write_csv
+from small_model import ROOT, Run, records, securead, small_bundle, write_csv
 
 from securead import __version__, cli
 from securead.cli import options, screen
@@ -20,29 +19,6 @@ from securead.client.results import Summary
 from securead.errors import FixInputError
 
 COMMANDS = ("serve", "keygen", "encrypt", "submit", "decrypt", "score", "share", "inspect")
-Run = Callable[..., "Ended"]
-
-
-class Ended:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process: faster than a new one for each of many small cases."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("SECUREAD_PASSPHRASE", raising=False)
-
-    def call(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["securead", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        return Ended(code if isinstance(code, int) else 0, out, err)
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +40,25 @@ def test_version() -> None:
 
 def test_help_lists_the_commands(run: Run) -> None:
     ended = run("--help")
-    assert ended.code == 0
-    listed = [ended.out.index(f"│ {command} ", ended.out.index("Commands")) for command in ("train", *COMMANDS, "demo")]
+    assert ended.returncode == 0
+    listed = [
+        ended.stdout.index(f"│ {command} ", ended.stdout.index("Commands")) for command in ("train", *COMMANDS, "demo")
+    ]
     assert listed == sorted(listed), "in the order in which they are used"
 
 
 def test_help_shows_brackets_as_they_are(run: Run) -> None:
-    assert "[[sites]]" in run("train", "--help").out
+    assert "[[sites]]" in run("train", "--help").stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches(run: Run, command: str) -> None:
     ended = run(command, "--help")
-    assert ended.code == 0
-    assert "Example" in ended.out
-    assert f"securead {command}" in ended.out
-    assert "\b" not in ended.out
-    assert "passphrase TEXT" not in ended.out.lower()
+    assert ended.returncode == 0
+    assert "Example" in ended.stdout
+    assert f"securead {command}" in ended.stdout
+    assert "\b" not in ended.stdout
+    assert "passphrase TEXT" not in ended.stdout.lower()
 
 
 def test_starting_is_light() -> None:
@@ -147,10 +125,10 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
 def test_what_is_wrong_is_said(run: Run, place: Path, name: str) -> None:
     arguments, reason = WRONG[name]
     ended = run(*(a.replace("{}", str(place)) for a in arguments))
-    assert ended.code == 2
-    assert reason in ended.err
-    assert ended.err.startswith("error: ")
-    assert ended.out == ""
+    assert ended.returncode == 2
+    assert reason in ended.stderr
+    assert ended.stderr.startswith("error: ")
+    assert ended.stdout == ""
     assert not (place / "x").exists()
 
 
@@ -170,12 +148,12 @@ def test_an_interruption_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(cli, "app", interrupted)
     ended = run("inspect", "x")
-    assert (ended.code, ended.err) == (130, "interrupted\n")
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
 
 
 def test_usage_errors_exit_with_2(run: Run) -> None:
-    assert run("score").code == 2
-    assert run("nonsense").code == 2
+    assert run("score").returncode == 2
+    assert run("nonsense").returncode == 2
 
 
 def test_interruption_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,14 +161,14 @@ def test_interruption_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) 
         raise KeyboardInterrupt
 
     monkeypatch.setattr("securead.client.keys.read_record", interrupted)
-    assert run("inspect", ROOT / "tests").code == 2
+    assert run("inspect", ROOT / "tests").returncode == 2
     monkeypatch.setattr("securead.client.messages.existing_file", interrupted)
-    assert run("inspect", ROOT / "pyproject.toml").code == 130
+    assert run("inspect", ROOT / "pyproject.toml").returncode == 130
 
 
 def test_inspect_a_bundle(run: Run, place: Path) -> None:
     ended = run("inspect", place / "bundle")
-    assert ended.code == 0
+    assert ended.returncode == 0
     for word in (
         "Model tiny",
         small_bundle().public.program.encoder.schema.names[3],
@@ -202,26 +180,26 @@ def test_inspect_a_bundle(run: Run, place: Path) -> None:
         "threshold",
         "product",
     ):
-        assert word in ended.out, word
+        assert word in ended.stdout, word
 
 
 def test_inspect_keys_and_messages(run: Run, place: Path, tmp_path: Path) -> None:
     for half in ("", "public", "secret"):
         ended = run("inspect", place / "split" / half)
-        assert ended.code == 0
-        assert "role" in ended.out
-        assert "split" in ended.out
+        assert ended.returncode == 0
+        assert "role" in ended.stdout
+        assert "split" in ended.stdout
     ended = run("encrypt", place / "data.csv", "--keys", place / "same", "--out", tmp_path / "request", "--json")
-    summary = json.loads(ended.out)
+    summary = json.loads(ended.stdout)
     assert summary["rows"] == 30
     assert summary["bytes"] == (tmp_path / "request").stat().st_size
     assert summary["clipped"] == 0
     assert summary["server_seconds"] is None
-    assert "Keep" in ended.err
+    assert "Keep" in ended.stderr
     ended = run("inspect", tmp_path / "request")
-    assert ended.code == 0
-    assert summary["request"] in ended.out
-    assert "1 of 1" in ended.out
+    assert ended.returncode == 0
+    assert summary["request"] in ended.stdout
+    assert "1 of 1" in ended.stdout
 
 
 def test_passphrases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

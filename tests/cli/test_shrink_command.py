@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_model import securead
+from small_model import Run, securead
 from test_worlds import encrypted_scores
 
 from securead.bench.intervals import auroc
@@ -18,7 +18,8 @@ from securead.data.generators.payments import generate_payments
 from securead.data.readers import read_table
 from securead.data.schema import Column
 from securead.data.windows import Window, WindowedSchema
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models import bundle
 from securead.models.forest import IsolationForest
 from securead.privacy.plan import PrivacyPlan
@@ -96,13 +97,13 @@ def test_a_smaller_bundle_its_table_and_its_picture(place: Path) -> None:
     ],
     ids=["no labels", "no such label", "unknown column", "no secret", "onto itself", "picture", "engine"],
 )
-def test_mistakes_write_nothing(place: Path, arguments: tuple[str, ...], named: str) -> None:
+def test_mistakes_write_nothing(run: Run, place: Path, arguments: tuple[str, ...], named: str) -> None:
     if not (place / "public").exists():
         (place / "public").mkdir()
         shutil.copy(place / "bundle" / "public.json", place / "public")
-    code, _, said = shrunk(place, *(a.replace("{}", str(place)) for a in arguments))
-    assert code == 2
-    assert named in said
+    done = run("shrink", *(a.replace("{}", str(place)) for a in arguments))
+    assert done.returncode == 2
+    assert named in done.stderr
     assert not (place / "x").exists()
 
 
@@ -117,8 +118,8 @@ def test_a_window_has_the_label_of_its_last_reading(tmp_path: Path) -> None:
     assert y.tolist() == [0, 1, 1, 0]
 
 
-def test_help_says_what_is_not_covered(place: Path) -> None:
-    code, printed, _ = shrunk(place, "--help")
-    assert code == 0
-    words = " ".join(printed.replace("│", " ").split())
+def test_help_says_what_is_not_covered(run: Run) -> None:
+    done = run("shrink", "--help")
+    assert done.returncode == 0
+    words = " ".join(done.stdout.replace("│", " ").split())
     assert "The records of FILE are not covered by any" in words

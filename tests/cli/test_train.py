@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_model import Run
 
 from securead.models import bundle
 
@@ -72,9 +73,9 @@ def test_train_writes_a_bundle_and_charges_the_ledger_once(recipe: Path) -> None
         ("share = 2", "share = -2", "shares are positive"),
     ],
 )
-def test_mistakes_exit_with_2_and_no_traceback(recipe: Path, old: str, new: str, named: str) -> None:
+def test_mistakes_exit_with_2_and_no_traceback(run: Run, recipe: Path, old: str, new: str, named: str) -> None:
     recipe.write_text(RECIPE.replace(old, new))
-    done = securead("train", recipe, "--out", recipe.parent / "bundle")
+    done = run("train", recipe, "--out", recipe.parent / "bundle")
     assert done.returncode == 2, done.stderr
     assert named in done.stderr
     assert "Traceback" not in done.stderr
@@ -89,9 +90,9 @@ def test_mistakes_exit_with_2_and_no_traceback(recipe: Path, old: str, new: str,
     ids=["no place", "no passphrase"],
 )
 def test_what_would_waste_a_budget_is_refused_before_it_is_charged(
-    recipe: Path, arguments: tuple[str, ...], named: str
+    run: Run, recipe: Path, arguments: tuple[str, ...], named: str
 ) -> None:
-    done = securead("train", recipe, *(a.replace("{}", str(recipe.parent)) for a in arguments))
+    done = run("train", recipe, *(a.replace("{}", str(recipe.parent)) for a in arguments))
     assert done.returncode == 2
     assert named in done.stderr
     assert done.stderr.startswith("error: ")
@@ -99,7 +100,7 @@ def test_what_would_waste_a_budget_is_refused_before_it_is_charged(
     assert not (recipe.parent / "b").exists()
 
 
-def test_a_bad_record_at_one_site_costs_no_other_site_its_budget(recipe: Path) -> None:
+def test_a_bad_record_at_one_site_costs_no_other_site_its_budget(run: Run, recipe: Path) -> None:
     folder = recipe.parent
     (folder / "bad.csv").write_text("p,q\n1,2\n3,\n")
     recipe.write_text(
@@ -107,7 +108,7 @@ def test_a_bad_record_at_one_site_costs_no_other_site_its_budget(recipe: Path) -
         .replace("share = 2", 'data = "records.csv"')
         .replace('name = "b"', 'name = "b"\ndata = "bad.csv"')
     )
-    done = securead("train", recipe, "--out", folder / "bundle")
+    done = run("train", recipe, "--out", folder / "bundle")
     assert done.returncode == 2
     assert "site 'b': row 1, column 'q'" in done.stderr
     assert not (folder / "ledgers").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_model import securead, served
+from small_model import Run, securead, served
 
 RECIPE = """
 name = "pumps"
@@ -64,8 +64,8 @@ def table(path: Path) -> list[list[str]]:
     return [line.split(",") for line in lines]
 
 
-def test_inspect_shows_the_window_and_both_units(place: Path) -> None:
-    done = securead("inspect", place / "bundle")
+def test_inspect_shows_the_window_and_both_units(run: Run, place: Path) -> None:
+    done = run("inspect", place / "bundle")
     assert done.returncode == 0, done.stderr
     for words in ("5 readings, one every 1 s", "each gateway's own", "5 record(s)", "lies in up to 5 windows", "flow"):
         assert words in done.stdout
@@ -133,7 +133,7 @@ def test_a_key_holder_without_the_notes_still_gets_scores(place: Path, tmp_path:
     ids=["no scale", "no channel", "no times", "too short", "twice"],
 )
 def test_mistakes_exit_with_2_and_say_what_to_do(
-    place: Path, tmp_path: Path, content: str | None, scaled: bool, named: str
+    run: Run, place: Path, tmp_path: Path, content: str | None, scaled: bool, named: str
 ) -> None:
     from securead.client.keys import make_keys
     from securead.models.bundle import load_public
@@ -144,7 +144,7 @@ def test_mistakes_exit_with_2_and_say_what_to_do(
         data = tmp_path / "data.csv"
         data.write_text(content)
     scale = ("--scale", place / "bundle.scales" / "b.json") if scaled else ()
-    done = securead("encrypt", data, "--keys", tmp_path / "keys", *scale, "--out", tmp_path / "request")
+    done = run("encrypt", data, "--keys", tmp_path / "keys", *scale, "--out", tmp_path / "request")
     assert done.returncode == 2, done.stderr
     assert named in done.stderr
     assert "Traceback" not in done.stderr

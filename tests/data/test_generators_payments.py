@@ -16,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from securead.data.generators.payments import CATEGORIES, DAYS, KINDS, MAX_AMOUNT, Payments, generate_payments
 from securead.errors import FixConfigurationError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models.subspace import SubspaceDetector
 
 FRAUDS = KINDS[1:]

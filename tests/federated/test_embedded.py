@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from securead.data.schema import Schema
 from securead.errors import FixInputError, PrivacyRefusedError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models.subspace import SubspaceDetector
 from securead.privacy.plan import PrivacyPlan
 
@@ -61,21 +62,22 @@ def test_a_spent_ledger_stops_the_run_before_anyone_releases(tmp_path: Path) -> 
 
 
 def test_the_coordinator_sees_only_noised_sums(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every update that reaches the adding-up differs from the exact one in every entry that noise can reach."""
-    from securead.federated import embedded
-    from securead.models.training import State, Total, Update
+    """Every update that reaches the coordinator differs from the exact one in every entry that noise can reach."""
+    from securead.federated.messages import Answer, Ask
+    from securead.federated.participant import Participant
     from securead.privacy.site import Unprotected
 
-    detector, checked, add_up = SubspaceDetector(), 0, embedded.add_up
+    detector, checked, honest = SubspaceDetector(), 0, Participant.answer
 
-    def watch(state: State, updates: list[Update]) -> Total:
+    def watch(self: Participant, ask: Ask) -> Answer:
         nonlocal checked
-        for update, data in zip(updates, (X[:200], X[200:]), strict=True):
-            exact = detector.site_update(state, data, Unprotected()).values
-            assert (update.values != exact).mean() > 0.999
+        answer = honest(self, ask)
+        if ask.kind == "prepare":
+            exact = detector.site_update(self.state, self.site.X, Unprotected()).values
+            assert (answer.values != exact).mean() > 0.999
             checked += 1
-        return add_up(state, updates)
+        return answer
 
-    monkeypatch.setattr(embedded, "add_up", watch)
+    monkeypatch.setattr(Participant, "answer", watch)
     train(detector, [Site("a", X[:200]), Site("b", X[200:])], SCHEMA, privacy=PrivacyPlan(epsilon=4.0, delta=1e-6))
     assert checked == 2

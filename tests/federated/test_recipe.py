@@ -148,3 +148,34 @@ def test_what_one_site_has_wrong_is_named_with_the_site(tmp_path: Path, content:
 def test_a_recipe_without_sites_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SecureadError, match="no site"):
         gather(parse_recipe('name = "m"\nsites = []\n[detector]\ntype = "subspace"\n', where="test"), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["quantity", "feature", "anomaly"])
+def test_a_recipe_may_make_its_sites_differ(kind: str) -> None:
+    labels = (np.arange(len(X)) % 4 == 0).astype(np.int8)
+    recipe = parse_recipe(GOOD + f'[split]\nkind = "{kind}"\nstrength = 0.9\n', where="test")
+    data = gather(recipe, Path(), X=X, columns=("x0", "x1", "x2"), labels=labels)
+    assert recipe.split is not None
+    parts = recipe.split.split(X, ("x0", "x1", "x2"), labels, [3, 1], seed=0)
+    for site, rows in zip(data.sites, parts, strict=True):
+        assert np.array_equal(site.X, X[rows])
+        assert site.labels is not None
+        assert np.array_equal(site.labels, labels[rows])
+    assert train_recipe(recipe, data).statement_.private
+
+
+def test_a_split_is_of_one_table(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", X=X)
+    text = GOOD.replace("share = 3", 'data = "a.npz"').replace("share = 1", 'data = "a.npz"')
+    recipe = parse_recipe(text + '[split]\nkind = "feature"\n', where="test")
+    with pytest.raises(FixConfigurationError, match=r"\[split\] is of one table"):
+        gather(recipe, tmp_path)
+    with pytest.raises(FixInputError, match="needs labels"):
+        gather(
+            parse_recipe(GOOD + '[split]\nkind = "anomaly"\n', where="test"),
+            tmp_path,
+            X=X,
+            columns=("x0", "x1", "x2"),
+        )
+    with pytest.raises(SecureadError, match="strength"):
+        parse_recipe(GOOD + '[split]\nkind = "feature"\nstrength = 2\n', where="test")

@@ -27,9 +27,13 @@ from securead import codec
 from securead.checks import programs
 from securead.client import keys, messages, workflow
 from securead.errors import SecureadError
+from securead.federated import messages as training_messages
+from securead.federated.messages import Answer, Ask
 from securead.models import bundle
+from securead.models.training import Total
 from securead.protocols import parcel, registry, wire
 from securead.protocols.engine import Role
+from securead.protocols.masking.adverts import Advert
 from securead.protocols.seal.keyfiles import PREFIX_BYTES, KeyFiles
 
 ROWS = 2
@@ -388,6 +392,43 @@ def mend_parcel(content: bytes, chance: random.Random) -> bytes:
     return parcel.MAGIC + struct.pack("<I", len(told)) + told + message
 
 
+_RUN_PREFIX = struct.Struct("<4sHI")
+
+
+def training_seeds() -> list[bytes]:
+    totals = [Total("counts", np.arange(6).reshape(2, 3), 1.5, 3)]
+    advert = Advert("a", "run", "00" * 32, "01", "02")
+    numbers = {"round": 2, "attempt": 1, "adverts": (advert,), "signatures": (("a", "ff"),)}
+    ask = Ask.with_totals("prepare", "run", totals, 0, **numbers)
+    answer = Answer("send", "a", 1, 1, advert, "ff", 1.0, arrays={"values": np.arange(4, dtype=np.uint64)})
+    packed = Answer("prepare", "a", 1, bits=12, arrays={"values": np.arange(6, dtype=np.uint8)})
+    return [training_messages.to_bytes(each) for each in (ask, answer, packed)]
+
+
+def read_training(content: bytes) -> bool:
+    """A message of a run is read whole, and says the same when it is written again."""
+    kind = Ask if b'"signatures"' in content[:4096] else Answer
+    read = training_messages.from_bytes(kind, content, where="fuzz")
+    if isinstance(read, Answer):
+        _ = read.arrays and read.values
+    elif isinstance(read, Ask):
+        _ = read.totals
+    return len(training_messages.to_bytes(read)) > 0
+
+
+def mend_training(content: bytes, rng: random.Random) -> bytes:
+    """Changes values in the header and keeps its length right."""
+    if len(content) < _RUN_PREFIX.size:
+        return content
+    size = min(_RUN_PREFIX.unpack_from(content)[2], len(content) - _RUN_PREFIX.size)
+    head = mend_json(content[_RUN_PREFIX.size : _RUN_PREFIX.size + size], rng)
+    return (
+        _RUN_PREFIX.pack(training_messages.MAGIC, training_messages.VERSION, len(head))
+        + head
+        + content[_RUN_PREFIX.size + size :]
+    )
+
+
 def model_seeds() -> list[bytes]:
     tables = codec.to_plain(small_bundle().public) | {"program": codec.to_plain(programs.small_tables().public)}
     return [json.dumps(value).encode() for value in (codec.to_plain(small_bundle().public), tables)]
@@ -427,6 +468,7 @@ TARGETS = {
             structured=True,
         ),
         Target("parcel", parcel_seeds, parsed_parcel, mend_parcel, lambda: 1 << 16, structured=True),
+        Target("training-message", training_seeds, read_training, mend_training, lambda: 1 << 16, structured=True),
         Target("codec", value_seeds, read_values, mend_json, lambda: 1 << 16, structured=True),
         Target("public-model", model_seeds, read_model, mend_json, lambda: 1 << 16, structured=True),
     )

@@ -15,7 +15,8 @@ from securead.data.partition import hold_out
 from securead.data.readers import read_table
 from securead.data.schema import Schema
 from securead.errors import FixConfigurationError, FixInputError, FixProgramError, PrivacyRefusedError, SecureadError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models.autoencoder import AutoEncoder
 from securead.models.training import State, Total
 from securead.privacy.budget import Budget
@@ -100,6 +101,7 @@ def test_deeper_networks_train() -> None:
         ({"units": "relu"}, {"relu", "truncate"}),
         ({"units": "relu", "hidden": (8, 4, 8)}, {"relu", "truncate"}),
         ({"hidden": (6, 4), "weight_limit": 0.3}, {"truncate"}),
+        ({"hidden": (3, 2), "weight_limit": 0.3, "units": "linear_and_square"}, {"truncate"}),
     ],
 )
 def test_relus_and_deeper_networks_compile_for_shares(parameters: dict[str, Any], operations: set[str]) -> None:
@@ -207,11 +209,51 @@ def test_what_an_early_stop_saves_is_not_charged(tmp_path: Path) -> None:
     assert 1.0 < detector.statement_.epsilon < 2.8
 
 
+# --- averaging ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("average_last", [1, 2, 4, 9])
+def test_the_model_is_the_mean_of_the_last_rounds(average_last: int) -> None:
+    """The best of the means, where the loss rises; what training goes on from is the last round's weights."""
+    for losses, best in (([6, 5, 4, 3, 2, 1], 6), ([6, 5, 1, 7, 8, 9], 3)):
+        _, state, rounds = follow(make(rounds=6, patience=6, average_last=average_last), [float(x) for x in losses])
+        weights = [rounds[f"round-{n}"] for n in range(1, 7)]
+        expected = np.mean(weights[max(best - average_last, 0) : best], axis=0)
+        assert state.values["best"] == pytest.approx(expected)
+        assert np.array_equal(state.values["theta"], weights[-1])
+
+
+def test_checks_judge_the_mean() -> None:
+    from securead.privacy.site import Unprotected
+
+    detector = make(average_last=2)
+    values = detector.next_state(detector.initial_state(SCHEMA), Total("records", np.array([1 << 20]), 0.0, 1)).values
+    found = {**values, "recent": np.array([values["theta"] + 0.1, values["theta"] - 0.1])}
+
+    def released(detector: AutoEncoder, theta: np.ndarray) -> np.ndarray:
+        state = State("check-1", SCHEMA, {**found, "theta": theta})
+        return detector.site_update(state, X[:500], Unprotected()).values
+
+    alone = released(make(), values["theta"])
+    assert released(detector, values["theta"] - 0.1) == pytest.approx(alone)
+    assert released(make(), values["theta"] - 0.1)[0] != pytest.approx(alone[0], rel=1e-3)
+
+
+def test_averaging_takes_noise_out_of_private_training() -> None:
+    """At a rate at which single rounds are mostly noise; the same noise in both, from a seed."""
+    plan = PrivacyPlan(epsilon=1.0, delta=1e-6, noise_source="seeded-study", seed=3)
+    lost = []
+    for average_last in (1, 6):
+        detector = make(rounds=8, sampling_prob=1.0, learning_rate=0.3, patience=8, average_last=average_last)
+        lost.append(train(detector, sites(X[:600], X[600:1200]), SCHEMA, privacy=plan).anomaly_score(X[1200:]).mean())
+    assert lost[1] < 0.8 * lost[0]
+
+
 # --- three worlds -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("role", ["same", "split"])
-@pytest.mark.parametrize("units", ["linear_square", "square"])
+@pytest.mark.parametrize("units", ["linear_square", "linear_and_square", "square"])
 def test_three_worlds_agree(units: str, role: Role) -> None:
     detector = train(make(units=units), sites(), SCHEMA, privacy=PLAN)
     program = detector.compile()
@@ -236,7 +278,8 @@ def test_three_worlds_agree(units: str, role: Role) -> None:
 
 
 @pytest.mark.parametrize(
-    ("units", "hidden"), [("linear_square", 4), ("square", 4), ("linear_square", 9), ("square", 1)]
+    ("units", "hidden"),
+    [("linear_square", 4), ("square", 4), ("linear_square", 9), ("square", 1), ("linear_and_square", 2)],
 )
 def test_the_identity_is_exact_before_quantisation(units: str, hidden: int) -> None:
     """With finer weights the program approaches the detector as fast as they do: nothing else separates them."""
@@ -249,8 +292,9 @@ def test_the_identity_is_exact_before_quantisation(units: str, hidden: int) -> N
     assert errors[1] < errors[0] / 10
     assert errors[2] < errors[1] / 4
     assert errors[2] < 2e-3
-    # As many products at the end as hidden units or columns, whichever are fewer.
-    assert detector.compile().public.steps[-2].width == min(hidden, 6)
+    # As many products at the end as the hidden layer gives on or columns, whichever are fewer.
+    given = 2 * hidden if units == "linear_and_square" else hidden
+    assert detector.compile().public.steps[-2].width == min(given, 6)
 
 
 @pytest.mark.data
@@ -376,6 +420,8 @@ def test_what_cannot_be_paid_is_refused_before_records_are_read(checkpoint: bool
         {"rounds": 0},
         {"rounds": 2.5},
         {"patience": 0},
+        {"average_last": 0},
+        {"average_last": 1.5},
         {"sampling_prob": 0.0},
         {"sampling_prob": 1.5},
         {"sampling_prob": "often"},

@@ -18,7 +18,8 @@ from sklearn.metrics import roc_auc_score
 from securead.data.partition import partition
 from securead.data.schema import Column, Schema
 from securead.errors import FixConfigurationError, FixProgramError, PrivacyRefusedError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models.forest import IsolationForest, _further_depth, _isolation_depths, _levels, _reconciled
 from securead.models.training import State, add_up
 from securead.privacy.budget import Budget

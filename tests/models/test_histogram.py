@@ -15,7 +15,8 @@ from sklearn.metrics import roc_auc_score
 from securead.data.partition import partition
 from securead.data.schema import Column, Schema
 from securead.errors import FixConfigurationError, PrivacyRefusedError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models.histogram import HistogramDetector
 from securead.models.training import add_up
 from securead.privacy.budget import Budget

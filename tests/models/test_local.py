@@ -11,13 +11,14 @@ from securead.data.schema import Column, Schema
 from securead.data.streaming import StreamingEncoder, windows_of
 from securead.data.windows import LocalScale, Window, WindowedSchema
 from securead.errors import FixConfigurationError, PrivacyRefusedError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models import bundle
 from securead.models.autoencoder import AutoEncoder
-from securead.models.estimator import protect
 from securead.models.forest import IsolationForest
 from securead.models.histogram import HistogramDetector
 from securead.models.local import LOCAL
+from securead.models.protection import protect
 from securead.models.subspace import SubspaceDetector
 from securead.privacy.budget import Budget
 from securead.privacy.plan import PrivacyPlan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from securead.data.schema import Schema
 from securead.errors import FixConfigurationError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models import network
 from securead.models.autoencoder import AutoEncoder
 from securead.models.network import Descent, Shape
@@ -27,6 +29,8 @@ SHAPES = [
     Shape((5, 3, 5), "square"),
     Shape((5, 4, 5), "relu"),
     Shape((5, 7, 3, 7, 5), "linear_square"),
+    Shape((5, 4, 5), "linear_and_square"),
+    Shape((5, 7, 3, 7, 5), "linear_and_square"),
 ]
 SMALL = SHAPES[0]
 
@@ -371,3 +375,33 @@ def test_a_predictable_draw_would_be_found(draw: Callable[[], object], monkeypat
     with predictable_draws() as found:
         moved(SMALL, theta, np.ones((3, 5)), SystemStream())
     assert found
+
+
+# --- held to where the round began --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exactly", [True, False], ids=["exact", "private"])
+def test_the_proximal_gradient_is_added_to_the_records(
+    exactly: bool, rng: np.random.Generator, plain_steps: None
+) -> None:
+    """Two plain steps by hand: the second subtracts mu times the first, too; clipping and noise see nothing of it."""
+    theta, Z, mu = 0.3 * parameters(SMALL, rng), 0.1 * rng.normal(size=(50, 5)), 0.7
+
+    def after(start: np.ndarray, done: Descent) -> np.ndarray:
+        if exactly:
+            return network.train_exactly(SMALL, start, Z, done, 0)
+        return start - moved(SMALL, start, Z, Everybody(), descent=done, expected_records=50.0)
+
+    first = after(theta, descent(steps=1))
+    expected = after(first, descent(steps=1)) - mu * (first - theta)
+    assert np.abs(first - theta).max() > 1e-3
+    assert after(theta, replace(descent(steps=1), proximal=mu)) == pytest.approx(first, abs=1e-6)
+    assert after(theta, replace(descent(steps=2), proximal=mu)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_no_record_s_gradient_holds_the_proximal_one(rng: np.random.Generator, plain_steps: None) -> None:
+    """An enormous mu: were it clipped together with records, a step would be no longer than the norm allows."""
+    theta, Z = parameters(SMALL, rng), rng.normal(size=(50, 5))
+    first = theta - moved(SMALL, theta, Z, Everybody(), descent=descent(steps=1))
+    far = theta - moved(SMALL, theta, Z, Everybody(), descent=replace(descent(steps=2), proximal=1e3))
+    assert np.linalg.norm(far - first) > 0.9e3 * np.linalg.norm(first - theta)

@@ -11,7 +11,8 @@ from sklearn.exceptions import NotFittedError
 
 from securead.data.schema import Column, Schema
 from securead.errors import FixConfigurationError, FixProgramError, PrivacyRefusedError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models.subspace import SubspaceDetector
 from securead.models.training import add_up
 from securead.privacy.plan import PrivacyPlan

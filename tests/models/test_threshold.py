@@ -10,7 +10,8 @@ import pytest
 from securead import codec
 from securead.data.schema import Column, Schema
 from securead.errors import FixConfigurationError, FixInputError, PrivacyRefusedError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models import bundle
 from securead.models.registry import make_detector
 from securead.models.subspace import SubspaceDetector
