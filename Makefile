@@ -4,6 +4,8 @@
 #               TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu" for the build without CUDA
 #   DATA        a file for `make demo` (.npz, .csv or .parquet)
 #   PYTEST_ARGS further arguments for pytest
+#   TEST_WORKERS how many processes share the tests' files (2; 0: this one)
+#   SUITE       what `make bench` measures (quick; see benchmarks/suites)
 #   BENCH_ARGS  further arguments for `make bench` and its kin
 #   FUZZ_SECONDS how long `make fuzz` tries each parser (60)
 #   FUZZ_TARGETS which ones (all)
@@ -21,7 +23,7 @@ export SECUREAD_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check format bench bench-ckks bench-forest bench-skab bench-sharing fuzz models clean
+.PHONY: help setup demo test test-long check format bench bench-engines-scripts bench-ckks bench-forest bench-federation bench-poisoning bench-skab bench-sharing bench-averaging fuzz models clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,11 +45,12 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 demo: setup  ## train, serve and score on real data (DATA=path uses yours); results in demo-output/
 	$(BIN)/securead demo $(if $(DATA),--data "$(DATA)") --out demo-output
 
-test: setup  ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+TEST_WORKERS ?= 2
+test: setup  ## the tests that take seconds, a file at a time on TEST_WORKERS processes (2; 0 for none)
+	$(BIN)/python -m pytest -m "not long" -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-long: setup  ## the tests that take minutes
-	$(BIN)/python -m pytest -m long $(PYTEST_ARGS) || test $$? -eq 5  # 5: none is marked long
+	$(BIN)/python -m pytest -m long -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5  # 5: none is marked long
 
 check: setup  ## formatting, lint, types and the rules of the architecture
 	$(BIN)/ruff format --check .
@@ -59,7 +62,14 @@ format: setup  ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup  ## measure encrypted scoring beside its peers; results in bench-output/
+SUITE ?= quick
+BENCH_OUT = bench-output/$(notdir $(basename $(SUITE)))
+# A run goes into a folder of its own; what an earlier `make bench` left there is replaced, unless it is to go on.
+bench: setup  ## a suite of measurements (SUITE=quick: minutes), its report in bench-output/SUITE/report.html
+	$(if $(findstring --resume,$(BENCH_ARGS)),,rm -rf "$(BENCH_OUT)")
+	$(BIN)/securead bench "$(SUITE)" --out "$(BENCH_OUT)" $(BENCH_ARGS)
+
+bench-engines-scripts: setup  ## encrypted scoring beside TenSEAL and SEAL, by the scripts that the README quotes
 	$(BIN)/python benchmarks/ckks_batch.py --out bench-output/ckks_batch.json $(BENCH_ARGS)
 	$(BIN)/python benchmarks/bfv_lookup.py --out bench-output/bfv_lookup.json $(BENCH_ARGS)
 
@@ -79,8 +89,17 @@ fuzz: setup  ## mutate messages at every parser (FUZZ_SECONDS each; installs the
 bench-skab: setup  ## windows of SKAB's sensors: the federated autoencoder at four levels of privacy (needs SECUREAD_DATA)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/skab.py --out bench-output/skab.json $(BENCH_ARGS)
 
+bench-poisoning: setup  ## one bad site of seven: attacks on four detectors, with and without each defence
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/poisoning.py --out bench-output/poisoning.json $(BENCH_ARGS)
+
+bench-federation: setup  ## a forest among three sites over Flower with TLS and masked sums, beside one process and one site
+	$(BIN)/python benchmarks/federation.py --out bench-output/federation.json $(BENCH_ARGS)
+
 bench-sharing: setup  ## secret-shared scoring over TLS beside stock CrypTen, with links of a LAN and a WAN
 	$(BIN)/python benchmarks/sharing.py --out bench-output/sharing.json $(BENCH_ARGS)
+
+bench-averaging: setup  ## FedAvg, FedProx, FedAdam and updates in few bits over sites that differ (needs SECUREAD_DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/federated_averaging.py --out bench-output/averaging.json $(BENCH_ARGS)
 
 models: setup  ## train every recipe of the zoo into bundles/ (payments need SECUREAD_DATA)
 	$(BIN)/python -m securead.bench.zoo --out bundles

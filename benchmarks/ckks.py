@@ -42,7 +42,8 @@ from securead.checks import programs
 from securead.data.partition import hold_out
 from securead.data.readers import read_table
 from securead.data.schema import Schema
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models.autoencoder import AutoEncoder
 from securead.program.polynomial import SecretPolynomial
 from securead.program.program import Program

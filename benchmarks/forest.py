@@ -28,7 +28,8 @@ from sklearn.model_selection import train_test_split
 from securead.data.partition import partition
 from securead.data.readers import Table, read_table
 from securead.data.schema import Schema
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models import bundle
 from securead.models.forest import IsolationForest
 from securead.models.histogram import HistogramDetector

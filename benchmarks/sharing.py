@@ -16,112 +16,40 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from peers import crypten_stock
 
-from securead import certificates, codec, files
+from securead.bench import deployment as bench
+from securead.bench.deployment import random_records as records
+from securead.bench.links import predicted_seconds
+from securead.bench.records import Link
 from securead.checks import programs
 from securead.client.parties import Parties, PartyScores
-from securead.models.bundle import Threshold
-from securead.models.shared import SharedModel
-from securead.privacy.statement import PrivacyStatement
 from securead.program.program import Program
-from securead.protocols.sharing.shares import split_model
 
 WIDTHS = (29, 16, 8, 16, 29)
 BATCHES = (1, 64, 1024, 8192)
 GOALS = {"square": (4, 4, 2, 1.2), "relu": (4, 4, 2, 1.1)}
-LINKS = {"lan": (0.0002, 1e9 / 8), "wan": (0.02, 100e6 / 8)}  # seconds one way, bytes a second
-ME = "client"
+SLOWER: tuple[Link, ...] = ("lan", "wan")
 
 
-@dataclass
-class Deployment:
-    """A dealer, two parties and their client for one program, each with a certificate of a fresh authority."""
+class Deployment(bench.Parties):
+    """A dealer, two parties and their client for one program; `link` is what lies between the parties."""
 
-    folder: Path
-    processes: list[subprocess.Popen[str]]
-    client: Parties
-
-    @classmethod
-    def start(cls, program: Program, folder: Path, link: tuple[float, float] | None = None) -> Deployment:
-        """Processes that are ready; `link` puts a delay between the parties."""
-        folder.mkdir(parents=True)
-        certificates.issue(folder / "certs", ("dealer", "party0", "party1", ME))
-        threshold = float(np.median(program.score(records(program, 256))))
-        for index, half in enumerate(split_model(program, threshold)):
-            half.write(folder / f"party{index}.model")
-        files.write_json(folder / "program.json", codec.to_plain(program.public))
-        shared_model(program, threshold).write(folder / "model.json")
-        processes = []
-
-        def begin(config: str, *command: str, text: str) -> str:
-            (folder / config).write_text(text)
-            delayed = [] if link is None else ["--delay", *map(str, link)]
-            start = [sys.executable, __file__, *delayed, "--run"] if delayed else [sys.executable, "-m", "securead"]
-            process = subprocess.Popen(
-                [*start, *command, str(folder / config), "--until-stdin-closes"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                text=True,
-            )
-            processes.append(process)
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if "listens at" not in line:
-                raise RuntimeError(f"{command[0]} did not start: {line!r}")
-            return line.rsplit(" ", 1)[1].strip()
-
-        dealer = begin("dealer.toml", "dealer", text='program = "program.json"\nidentity = "certs/dealer"\n')
-        common = f'dealer = "{dealer}"\nsilence_seconds = 30.0\n'
-        party0 = begin(
-            "party0.toml",
-            *("party", "--index", "0"),
-            text=f'model = "party0.model"\nidentity = "certs/party0"\n{common}',
-        )
-        party1 = begin(
-            "party1.toml",
-            *("party", "--index", "1"),
-            text=f'model = "party1.model"\nidentity = "certs/party1"\nleader = "{party0}"\n{common}',
-        )
-        (folder / "client.toml").write_text(
-            f'party0 = "{party0}"\nparty1 = "{party1}"\nidentity = "certs/{ME}"\n'
-            'model = "model.json"\npatience = 60.0\n'
-        )
-        return cls(folder, processes, Parties(folder / "client.toml"))
+    def __init__(self, program: Program, folder: Path, link: Link = "loopback") -> None:
+        super().__init__(program, float(np.median(program.score(records(program, 256)))), folder, link=link)
+        self.client = Parties(self.config)
 
     def close(self) -> None:
-        self.client.close()
-        for process in self.processes:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
-
-
-def shared_model(program: Program, threshold: float) -> SharedModel:
-    statement = PrivacyStatement(private=False)
-    found = Threshold(threshold, "the median of random records")
-    return SharedModel("benchmark", "benchmark", program.public, found, statement, "2026-01-01T00:00:00+00:00", "0")
-
-
-def records(program: Program, rows: int) -> np.ndarray:
-    """Standard normal records, clipped as the encoder clips."""
-    encoder = program.public.encoder
-    return np.random.default_rng(1).normal(size=(rows, encoder.width)).clip(-encoder.limit, encoder.limit)
+        if hasattr(self, "client"):
+            self.client.close()
+        super().close()
 
 
 def measure(program: Program, ours: Deployment, peer: Callable[[int], float] | None, repeats: int) -> dict[str, Any]:
@@ -154,27 +82,26 @@ def measure(program: Program, ours: Deployment, peer: Callable[[int], float] | N
     return found | {"max_error": worst, "recomputed_rate": recomputed / total}
 
 
-def predicted(figures: dict[str, Any], rows: int, link: tuple[float, float]) -> float:
+def predicted(figures: dict[str, Any], rows: int, link: Link) -> float:
     """Milliseconds over a link: what loopback took, for every round a way, and half of the bytes at its rate.
 
     One way more, because the leader begins when it hears that the other party has.
     """
-    wait, rate = link
-    ways = figures["rounds"] + 1
-    return figures["ms"][str(rows)] + 1e3 * (ways * wait + figures["online_bytes"][str(rows)] / 2 / rate)
+    ways, seconds = figures["rounds"] + 1, figures["ms"][str(rows)] / 1e3
+    return 1e3 * predicted_seconds(seconds, ways=ways, bytes_in_line=figures["online_bytes"][str(rows)] / 2, link=link)
 
 
 def check_links(program: Program, figures: dict[str, Any], folder: Path, repeats: int) -> dict[str, Any]:
     """Predicted and measured milliseconds over each kind of link, for one row and for 64."""
     found: dict[str, Any] = {}
     X = records(program, 64)
-    for name, link in LINKS.items():
-        ours = Deployment.start(program, folder / name, link)
+    for link in SLOWER:
+        ours = Deployment(program, folder / link, link)
         try:
-            found[name] = {}
+            found[link] = {}
             for rows in (1, 64):
                 took = [1e3 * ours.client.score(X[:rows]).timings.server for _ in range(repeats + 1)][1:]
-                found[name][str(rows)] = {
+                found[link][str(rows)] = {
                     "predicted_ms": predicted(figures, rows, link),
                     "measured_ms": float(np.median(took)),
                 }
@@ -183,35 +110,12 @@ def check_links(program: Program, figures: dict[str, Any], folder: Path, repeats
     return found
 
 
-def run_delayed(seconds: float, rate: float, command: list[str]) -> None:
-    """A `securead` command whose links to another party imitate a slower one."""
-    from securead import cli
-    from securead.protocols.sharing import channel
-    from securead.protocols.sharing.outbox import Delay
-
-    initialise = channel.Channel.__init__
-
-    def delayed(self: Any, tls: Any, peer: str, **options: Any) -> None:
-        if peer.startswith("party"):
-            options["delay"] = Delay(seconds, rate)
-        initialise(self, tls, peer, **options)
-
-    channel.Channel.__init__ = delayed  # type: ignore[method-assign]
-    sys.argv = ["securead", *command]
-    cli.main()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="one repeat, no links")
     parser.add_argument("--out", type=Path, help="write the figures as JSON, too")
-    parser.add_argument("--delay", nargs=2, type=float, help=argparse.SUPPRESS)
-    parser.add_argument("--run", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.run:
-        run_delayed(*options.delay, options.run)
-        return
     repeats = 1 if options.quick else options.repeats
     with tempfile.TemporaryDirectory() as temporary:
         report = run_all(Path(temporary), repeats, quick=options.quick)
@@ -228,14 +132,14 @@ def run_all(folder: Path, repeats: int, *, quick: bool) -> dict[str, Any]:
     for units, program in networks.items():
         X = records(program, max(BATCHES))
         peer = crypten_stock.Peer(programs.network_layers(WIDTHS, scales[units]), X)
-        ours = Deployment.start(program, folder / units)
+        ours = Deployment(program, folder / units)
         try:
             found[units] = measure(program, ours, lambda rows: peer.score(units, rows)[0], repeats)  # noqa: B023
         finally:
             ours.close()
             peer.close()
     forest = programs.forest(100, 8)
-    ours = Deployment.start(forest, folder / "forest")
+    ours = Deployment(forest, folder / "forest")
     try:
         # An eighth of the shares that this batch needs is 200 MB: the table is measured for one row.
         X = records(forest, 1)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+
+# Tests' matrices are small: a second thread gains nothing, and where cores are taken (by a worker of pytest-xdist, by
+# a service under test) threads that wait for each other take several times as long. Processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -51,6 +58,31 @@ def data_folder() -> Path:
     if folder is None:
         pytest.skip("needs real data: set SECUREAD_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in this process: for many small cases, of which each would cost the start of a new one.
+
+    An error that the command line does not turn into an exit code ends the test, as a traceback would.
+    """
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("SECUREAD_PASSPHRASE", raising=False)
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        from securead import cli
+
+        words = ["securead", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = caught.value.code
+        return subprocess.CompletedProcess(words, code if isinstance(code, int) else 0, out, err)
+
+    return call
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from securead.program.builder import ProgramBuilder
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("amount", "age", "hour", "distance", "count")
 URL_PREFIX = "securead serves at "
+Run = Callable[..., subprocess.CompletedProcess[str]]  # the fixture `run`
 
 
 def small_bundle(

@@ -54,6 +54,14 @@ def test_a_deployment(tmp_path: Path) -> None:
     assert certificates.members(directory) == tuple(sorted(made, key=lambda member: member.name))
 
 
+def test_the_coordinator_is_a_server(tmp_path: Path) -> None:
+    """Known by that name, whatever its address is: there is no other name in its certificate."""
+    coordinator, site = certificates.issue(tmp_path, ("coordinator", "bank-a"))
+    assert (coordinator.serves, site.serves) == (True, False)
+    names = read(tmp_path, "coordinator").extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert list(names) == [x509.DNSName("coordinator")]
+
+
 def test_names_are_added_later(tmp_path: Path) -> None:
     certificates.issue(tmp_path, ("party0",))
     before = (tmp_path / "ca.crt").read_bytes(), (tmp_path / "party0" / "identity.crt").read_bytes()

@@ -288,3 +288,21 @@ def test_any_json_is_read_exactly_or_refused(value: Any, field: str) -> None:
         assert codec.to_plain(read)[field] == value
     else:
         assert refused.where.startswith(SAME)
+
+
+@dataclass(frozen=True)
+class Setting:
+    value: float | int | str | bool
+    small: int | str | None = None
+
+
+@pytest.mark.parametrize("value", [1, 1.0, "one", True])
+def test_a_union_of_scalars_keeps_the_type(value: Any) -> None:
+    back = codec.from_plain(Setting, json.loads(json.dumps(codec.to_plain(Setting(value)))), where=SAME)
+    assert (back.value, type(back.value)) == (value, type(value))
+
+
+@pytest.mark.parametrize("value", [1.5, True, [1], {"type": "circle"}])
+def test_a_union_of_scalars_takes_no_other(value: Any) -> None:
+    with pytest.raises(FixInputError, match=r"thing\.small: expected an integer or text"):
+        codec.from_plain(Setting, {"value": 1, "small": value}, where=SAME)

@@ -20,7 +20,8 @@ from securead.protocols import registry
 CONTRACTS = Path(__file__).resolve().parent.parent / "protocols"
 NAMES = sorted(path.name for path in CONTRACTS.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
 ENGINES = sorted(set(NAMES) & set(registry.engines()))
-# Engines of several parties are held to their vectors by tests of their own: tests/protocols/<engine>/.
+# Engines of several parties, and protocols that are no engines, are held to their vectors by tests of their own:
+# tests/protocols/<name>/.
 ONE_PARTY = {name for name in ENGINES if registry.spec(name).parties == 1}
 
 

@@ -33,6 +33,17 @@ def test_the_gateways_example_loses_nothing_and_finds_faults(root: Path) -> None
     assert done.stdout.count("killed") == 3
 
 
+@pytest.mark.long
+def test_three_banks_train_and_a_fourth_process_scores_what_it_cannot_see(root: Path) -> None:
+    path = root / "examples" / "bank_consortium" / "run.py"
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    area = re.search(r"encrypted payments: AUROC (0\.\d+)", done.stdout)
+    assert area is not None, done.stdout
+    assert float(area[1]) > 0.85
+    assert "per site: bank-a: 1, bank-b: 1, bank-c: 1" in done.stdout
+
+
 def test_an_imported_forest_agrees_with_scikit_learn(root: Path) -> None:
     path = root / "examples" / "import_sklearn" / "import_forest.py"
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=200, check=False)

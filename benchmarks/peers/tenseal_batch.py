@@ -58,11 +58,15 @@ def make_peer(matrix: np.ndarray, offset: np.ndarray) -> Peer:
 
 @dataclass(frozen=True, eq=False)
 class AutoencoderPeer:
-    """A context with its secret key, the server's without, and the score `|z - D (E z + b)^2 - c|^2`."""
+    """A context with its secret key, the server's without, and the score `|z - D (E z + b)^2 - c|^2`.
+
+    The first `linear` units are not squared.
+    """
 
     context: ts.Context
     server: ts.Context
     layers: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    linear: int = 0
     rows = 8192
 
     def encrypt(self, Z: np.ndarray) -> list[bytes]:
@@ -76,7 +80,8 @@ class AutoencoderPeer:
         hidden = []
         for row, offset in zip(E, b, strict=True):
             unit = _weighted(row, features) + offset
-            unit.square_()
+            if len(hidden) >= self.linear:
+                unit.square_()
             hidden.append(unit)
         total = None
         for row, offset, feature in zip(D, c, features, strict=True):
@@ -98,9 +103,9 @@ def _weighted(row: np.ndarray, vectors: list[ts.CKKSVector]) -> ts.CKKSVector:
     return total
 
 
-def make_autoencoder_peer(*layers: np.ndarray) -> AutoencoderPeer:
+def make_autoencoder_peer(*layers: np.ndarray, linear: int = 0) -> AutoencoderPeer:
     """Keys and parameters for four multiplications in a row; `layers` are E, b, D and c."""
     context = ts.context(ts.SCHEME_TYPE.CKKS, 16384, coeff_mod_bit_sizes=[60, 40, 40, 40, 40, 60])
     context.global_scale = 2**40
     server = ts.context_from(context.serialize(save_secret_key=False))
-    return AutoencoderPeer(context, server, tuple(layers))
+    return AutoencoderPeer(context, server, tuple(layers), linear)

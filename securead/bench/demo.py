@@ -28,7 +28,8 @@ from securead.bench.results import NO_DATA, NORM, UNTRAINED, Control, DetectorRe
 from securead.data.partition import hold_out
 from securead.data.schema import Array, Column, Schema
 from securead.errors import FixInputError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.federated.recipe import Recipe, SiteSection, gather, load_recipe, train_recipe, zoo_recipe
 from securead.models import bundle
 from securead.models.autoencoder import AutoEncoder

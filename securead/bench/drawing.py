@@ -11,7 +11,7 @@ import itertools
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -127,7 +127,7 @@ class Pictures:
             axes.set_xlabel("score, logarithmic axis" if skewed else "score")
             axes.set_ylabel("share of the class" if len(series) > 1 else "share of the records")
 
-        return self._picture(draw, title, text)
+        return self.picture(draw, title, text)
 
     def curves(
         self, curves: Sequence[Curve], level: Point, band: Band | None, names: tuple[str, str], title: str, text: str
@@ -144,7 +144,7 @@ class Pictures:
             axes.set_xlabel(names[0])
             axes.set_ylabel(names[1])
 
-        return self._picture(draw, title, text)
+        return self.picture(draw, title, text)
 
     def by_round(self, curves: Sequence[Curve], name: str, title: str, text: str) -> ET.Element:
         """Curves over the rounds of training, from zero where that does not flatten them."""
@@ -162,7 +162,7 @@ class Pictures:
             axes.set_xlabel("round")
             axes.set_ylabel(name)
 
-        return self._picture(draw, title, text)
+        return self.picture(draw, title, text)
 
     def by_stage(
         self, curves: Sequence[Curve], stages: Sequence[str], promised: float | None, name: str, title: str, text: str
@@ -191,13 +191,24 @@ class Pictures:
             axes.set_ylim(0, 1.15 * max(top, promised or 0.0) or 1.0)
             axes.set_ylabel(name)
 
-        return self._picture(draw, title, text)
+        return self.picture(draw, title, text)
 
-    def _picture(self, draw: Callable[[Any], None], title: str, text: str) -> ET.Element:
+    def picture(
+        self,
+        draw: Callable[[Any], None],
+        title: str,
+        text: str,
+        *,
+        size: tuple[float, float] = (4.4, 3.5),
+        notes: Mapping[str, str] | None = None,
+    ) -> ET.Element:
+        """What `draw` puts on matplotlib's axes, `size` in inches; an artist whose gid is in `notes` says its note when
+        pointed at.
+        """
         with _matplotlib_style():
             from matplotlib.figure import Figure
 
-            figure = Figure(figsize=(4.4, 3.5), layout="constrained")
+            figure = Figure(figsize=size, layout="constrained")
             axes = figure.add_subplot()
             axes.grid(axis="y", color=COLOURS["grid"], linewidth=0.7, alpha=0.5)
             axes.set_axisbelow(True)
@@ -216,7 +227,7 @@ class Pictures:
                 # The reader's browser has its own fonts; a sign that matplotlib's lack is only measured wrongly.
                 warnings.filterwarnings("ignore", message="Glyph .* missing from font")
                 figure.savefig(canvas, format="svg", transparent=True, metadata=nothing)
-        return _adopted(canvas.getvalue(), f"picture-{next(self._serial)}", title, text)
+        return _adopted(canvas.getvalue(), f"picture-{next(self._serial)}", title, text, notes or {})
 
 
 def _plot(axes: Any, curves: Sequence[Curve]) -> None:
@@ -255,10 +266,11 @@ def _matplotlib_style() -> Iterator[None]:
         yield
 
 
-def _adopted(svg: str, prefix: str, title: str, text: str) -> ET.Element:
+def _adopted(svg: str, prefix: str, title: str, text: str, notes: Mapping[str, str]) -> ET.Element:
     """An SVG document as an element of our page: no namespaces or declarations, ids that are ours alone, a title."""
     root = ET.fromstring(svg)  # noqa: S314 - drawn by us a moment ago
     referenced = set(re.findall(r"[(\"]#([\w.-]+)", svg))
+    noted = [(node, notes[node.attrib["id"]]) for node in root.iter() if node.attrib.get("id") in notes]
     for node in root.iter():
         node.tag = node.tag.rpartition("}")[2]
         for name, value in list(node.attrib.items()):
@@ -272,6 +284,8 @@ def _adopted(svg: str, prefix: str, title: str, text: str) -> ET.Element:
         node.tail = None
         for definitions in [child for child in node if child.tag.endswith("}style")]:
             node.remove(definitions)  # a rule for "*", which would reach the whole page
+    for node, note in noted:
+        node.insert(0, element("title", note))
     for size in ("width", "height", "version"):
         root.attrib.pop(size, None)
     return labelled(root, prefix, title, text)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from securead.client.keys import HolderKeys, Keys, SubmitterKeys
 from securead.client.messages import LocalHead, LocalPart
 from securead.client.positions import WINDOWS_SUFFIX, Positions, find_positions, read_windows
 from securead.client.results import Scores, Summary, Timings, named, write_header, write_rows
-from securead.client.service import Service
 from securead.client.watch import Silent, Watch
 from securead.data.readers import Table, read_table
 from securead.data.schema import Array, Schema
@@ -29,6 +29,9 @@ from securead.models.bundle import PublicModel
 from securead.observe import span
 from securead.protocols import registry, wire
 from securead.protocols.engine import Decryptor, Plan
+
+if TYPE_CHECKING:
+    from securead.client.service import Service
 
 _WITHOUT_POSITIONS = (
     "Rows count windows in the order they were encrypted; which readings they end with stands in the submitter's "

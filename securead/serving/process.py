@@ -121,6 +121,7 @@ def run(
         app,
         http="h11",
         loop="asyncio",
+        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -47,8 +47,8 @@ def test_the_peers_network_is_the_programs(bench: ModuleType, units: str, scale:
 
 
 def test_a_links_prediction_counts_rounds_and_half_of_both_directions(bench: ModuleType) -> None:
-    figures = {"ms": {"1": 5.0}, "rounds": 10, "online_bytes": {"1": 2_000_000}}
-    assert bench.predicted(figures, 1, (0.001, 1e8)) == pytest.approx(5 + 11 + 10)
+    figures = {"ms": {"1": 5.0}, "rounds": 10, "online_bytes": {"1": 2_500_000}}
+    assert bench.predicted(figures, 1, "wan") == pytest.approx(5 + 11 * 20 + 100)
 
 
 @pytest.mark.long

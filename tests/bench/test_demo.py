@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_model import Run
 
 from securead.bench.results import DetectorResult
 
@@ -113,19 +114,22 @@ def test_on_the_real_payments(tmp_path: Path, data_folder: Path) -> None:
     ("content", "named"),
     [("a,b\n1,2\n", "too small"), ("a,b\n1,x\n", "'x'"), ("", "no records"), ("a,b\n1\n", "1 cells")],
 )
-def test_bad_data_is_named(tmp_path: Path, content: str, named: str) -> None:
+def test_bad_data_is_named(run: Run, tmp_path: Path, content: str, named: str) -> None:
     path = tmp_path / "bad.csv"
     path.write_text(content)
-    done = demo("--data", str(path), "--out", str(tmp_path / "out"))
+    done = run("demo", "--data", path, "--out", tmp_path / "out")
     assert done.returncode == 2, done.stderr
     assert named in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_folder_that_is_not_the_demonstrations_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_the_demonstrations_is_left_alone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SECUREAD_DATA", raising=False)
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "thesis.tex").write_text("years of it")
-    done = demo("--out", str(tmp_path))
+    done = run("demo", "--out", tmp_path)
     assert done.returncode == 2
     assert "not from an earlier demonstration" in done.stderr
     assert (tmp_path / "work" / "thesis.tex").read_text() == "years of it"

@@ -19,7 +19,8 @@ from securead.bench.tradeoff import shown, write_picture, write_table
 from securead.data.encoder import Encoder
 from securead.data.schema import Column, Schema
 from securead.errors import FixConfigurationError, FixInputError
-from securead.federated.embedded import Site, train
+from securead.federated.embedded import train
+from securead.federated.participant import Site
 from securead.models import bundle as bundles
 from securead.models.autoencoder import AutoEncoder
 from securead.models.bundle import Bundle

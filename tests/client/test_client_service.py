@@ -82,7 +82,7 @@ def script() -> Iterator[Script]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Scripted) as server:
         scripted = Script(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield scripted
         server.shutdown()
 

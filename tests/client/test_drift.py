@@ -77,7 +77,7 @@ def test_at_the_level_in_use_a_hundred_keys_stay_silent(make: object) -> None:
         (overlapping, {"scale": 1.8}, 0.9),
         (correlated, {"scale": 3.0}, 0.8),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_drift_is_told_within_four_blocks(make: object, change: dict[str, float], least: float) -> None:
     assert warned(make, 40, 4, **change).any(axis=1).mean() >= least
