@@ -95,10 +95,23 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Keep `directory` to this process until the block ends; a second process that wants it is refused at once."""
-    make_secret_directory(directory)
-    descriptor = os.open(directory, os.O_RDONLY)
+def held(directory: Path, *marks: str) -> Iterator[None]:
+    """Keep `directory` to this process until the block ends; a second process that wants it is refused at once.
+
+    It is new, empty, or holds one of the files or folders `marks`, by which it is known to be ours. The lock is on an
+    empty file beside it.
+    """
+    directory = directory.resolve()
+    if directory.is_dir() and any(directory.iterdir()) and not any((directory / mark).exists() for mark in marks):
+        raise FixConfigurationError(
+            f"{directory} holds other files", remedy="Give a folder of its own, new or empty: it is deleted in the end."
+        )
+    lock = directory.with_name(f".{directory.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RetryLaterError(f"cannot lock {directory}: {error.strerror}", remedy="Fix the permission.") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,6 +119,7 @@ def held(directory: Path) -> Iterator[None]:
             raise FixConfigurationError(
                 f"another process uses {directory}", remedy="Wait for it, stop it, or give this run another folder."
             ) from None
+        make_secret_directory(directory)
         yield
     finally:
         os.close(descriptor)
@@ -113,9 +127,16 @@ def held(directory: Path) -> Iterator[None]:
 
 def discard(directory: Path) -> None:
     """Delete a directory so that no half of it is ever found under its name."""
+    directory = directory.resolve()
     gone = directory.with_name(f".{directory.name}.discarded-{secrets.token_hex(4)}")
-    directory.rename(gone)
-    shutil.rmtree(gone)
+    try:
+        directory.rename(gone)
+        shutil.rmtree(gone)
+    except OSError as error:
+        raise RetryLaterError(
+            f"cannot delete {directory}: {error.strerror}", remedy="All is done but this: delete it yourself."
+        ) from error
+    directory.with_name(f".{directory.name}.lock").unlink(missing_ok=True)
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-
-import numpy as np
 
 from securead.errors import FixInputError, RetryLaterError, SecureadError
 from securead.federated import robust
@@ -27,13 +25,13 @@ from securead.protocols.masking.identity import Roster
 from securead.protocols.masking.masks import unmask
 
 _MAX_SIGNATURE_BYTES = 128
+_AWAY_SECONDS = 2.0
 
 
 class Coordinator:
     """Drives one run to its end.
 
-    `wait`: seconds until it begins without sites that have not come. `initial`: the state to begin with, where the
-    detector's parameters do not settle it.
+    `wait`: seconds until it begins without sites that have not come.
     """
 
     def __init__(
@@ -42,7 +40,6 @@ class Coordinator:
         transport: Transport,
         memory: Checkpoint,
         *,
-        initial: State | None = None,
         roster: Roster | None = None,
         listener: Listener = lambda event: None,
         wait: float = 300.0,
@@ -57,7 +54,7 @@ class Coordinator:
             sites=len(terms.names),
             attackers=federation.attackers,
         )
-        self._initial = memory.initial or initial or terms.detector.initial_state(terms.schema)
+        self._initial = memory.initial or terms.detector.initial_state(terms.schema)
         self._stages = list(terms.detector.stages())
         self._sites = Membership(terms, transport, memory, roster, listener)
 
@@ -77,10 +74,13 @@ class Coordinator:
         return state
 
     def finish(self, state: State) -> None:
-        """Tell every site that training is over; one that is gone can be told later, by a run that is resumed."""
-        limit = time.monotonic() + JOIN_SECONDS
-        while not self._sites.present() and self._sites.incomplete() and time.monotonic() < limit:
-            self._sites.admit_strangers()  # of a run that was over when it was resumed
+        """Tell every site that training is over, and wait a little for those who are away; they lose only this news."""
+        begun, took_part = time.monotonic(), set(self._memory.reports)
+        while True:
+            self._sites.admit_strangers()
+            here = self._sites.present()
+            if took_part <= set(here) or time.monotonic() - begun > (_AWAY_SECONDS if here else JOIN_SECONDS):
+                break
             time.sleep(POLL_SECONDS)
         asks = {name: self._with_totals("finish", name, len(self._memory.totals) + 1) for name in self._sites.present()}
         self._sites.ask(asks, seconds=min(JOIN_SECONDS, self._terms.federation.round_timeout))
@@ -115,8 +115,9 @@ class Coordinator:
     def _plain(self, state: State, number: int) -> tuple[list[_Part], list[TrainingStep]]:
         names = self._sites.present()
         self._tell(RoundBegan(number, len(self._stages), state.stage, 1, (tuple(names),)))
-        answers = self._alike(self._sites.ask({name: self._with_totals("prepare", name, number) for name in names}))
+        answers = self._sites.ask({name: self._with_totals("prepare", name, number) for name in names})
         self._memory.note()
+        answers = self._alike(answers, _form)
         if len(answers) < self._least:
             raise self._too_few(len(answers))
         found: list[_Part] = [
@@ -142,6 +143,8 @@ class Coordinator:
         steps: dict[str, Answer] = {}
         while len(sums) < len(groups):
             groups = [group if at in sums else self._of_those_here(group, smallest) for at, group in enumerate(groups)]
+            for name in (name for group in groups for name in group.members):
+                memory.keys[name] = self._sites.adverts[name].key  # from now on this name is this key
             memory.begin(groups)
             open_ = {at: group for at, group in enumerate(groups) if at not in sums}
             attempt = max(group.attempt for group in open_.values())
@@ -152,9 +155,10 @@ class Coordinator:
             for group in open_.values():
                 self._drop_unsigned(number, group, prepared)
             memory.note()
+            prepared = self._alike(prepared, _noise)
             steps |= prepared
             agreed = {at: g for at, g in open_.items() if all(name in prepared for name in g.members)}
-            sent = self._alike(self._sites.ask(self._to_send(number, agreed.values(), prepared)))
+            sent = self._alike(self._sites.ask(self._to_send(number, agreed.values(), prepared)), _form)
             for at, group in open_.items():
                 there = [name for name in group.members if name in (sent if at in agreed else prepared)]
                 if len(there) == len(group.members):
@@ -202,19 +206,16 @@ class Coordinator:
                 del prepared[name]
                 self._sites.leave(name, str(error), for_good=True)
 
-    def _alike(self, answers: dict[str, Answer]) -> dict[str, Answer]:
-        """The answers whose updates are of one form: of the most frequent shape, word length and noise."""
-        forms = {
-            name: (answer.values.shape, answer.values.dtype.str, answer.bits, float(np.float32(answer.noise_variance)))
-            for name, answer in answers.items()
-        }
+    def _alike(self, answers: dict[str, Answer], form_of: Callable[[Answer], tuple[object, ...]]) -> dict[str, Answer]:
+        """The answers of the most frequent form; whoever gives another leaves."""
+        forms = {name: form_of(answer) for name, answer in answers.items()}
         if not forms:
             return answers
         (usual, votes), *others = Counter(forms.values()).most_common(2)
         if others and others[0][1] == votes:
             raise FixInputError(
                 "sites answer in different forms, and none is more frequent",
-                value={name: form[0] for name, form in forms.items()},
+                value={name: str(form) for name, form in forms.items()},
                 remedy="Use the same version of securead everywhere, and resume the run.",
             )
         for name in [name for name, form in forms.items() if form != usual]:
@@ -259,6 +260,16 @@ class Coordinator:
 
 _Part = tuple[tuple[str, ...], robust.Contribution]
 """Whose contribution, and what was seen of it."""
+
+
+def _noise(answer: Answer) -> tuple[object, ...]:
+    """Of which noise a site's update is, to seven digits: the same at all sites of a run."""
+    return (f"{answer.noise_variance:.7g}",)
+
+
+def _form(answer: Answer) -> tuple[object, ...]:
+    """Of which form it is."""
+    return answer.values.shape, answer.values.dtype.str, answer.bits, *_noise(answer)
 
 
 def step_of(state: State, answer: Answer) -> TrainingStep:

@@ -6,7 +6,7 @@ Coordinator and sites are those of any executor, masked sums included; only the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ import numpy as np
 from securead import files
 from securead.data.schema import Schema
 from securead.errors import FixConfigurationError
-from securead.federated.checkpoint import Checkpoint
+from securead.federated.checkpoint import STATE_FILE, Checkpoint
 from securead.federated.coordinator import Coordinator
 from securead.federated.events import Answered, Event, Listener, RoundBegan
 from securead.federated.federation import Federation, Terms
@@ -69,23 +69,35 @@ def train(
         for at, site in enumerate(sites)
     ]
     # Two processes on one folder would release twice.
-    with contextlib.nullcontext() if checkpoint is None else files.held(checkpoint):
+    with contextlib.nullcontext() if checkpoint is None else files.held(checkpoint, STATE_FILE, "site-0", "identities"):
         memory = Checkpoint(checkpoint, terms.fingerprint)
-        initial = memory.initial or detector.initial_state(schema)  # drawn once, where its seed is not settled
-        identities = _identities(names, checkpoint) if terms.federation.masked else {}
-        roster = Known({name: identity.credential for name, identity in identities.items()}) if identities else None
-        for participant in participants:
-            participant.initial = initial
-            participant.identity, participant.roster = identities.get(participant.site.name), roster
-            participant.afford(memory.run)
-        tell = _Told(progress, listener, terms)
-        coordinator = Coordinator(terms, _Calls(participants), memory, initial=initial, roster=roster, listener=tell)
-        state = coordinator.run()
-        coordinator.finish(state)
-        finish(terms, state, memory)
+        with _settled(detector, memory.run):
+            identities = _identities(names, checkpoint) if terms.federation.masked else {}
+            roster = Known({name: identity.credential for name, identity in identities.items()}) if identities else None
+            for participant in participants:
+                participant.identity, participant.roster = identities.get(participant.site.name), roster
+                participant.afford(memory.run)
+            tell = _Told(progress, listener, terms)
+            coordinator = Coordinator(terms, _Calls(participants), memory, roster=roster, listener=tell)
+            state = coordinator.run()
+            coordinator.finish(state)
+            finish(terms, state, memory)
     if detector.scaling == "local":
         detector.scales_ = {p.site.name: scale for p in participants if (scale := p.scale()) is not None}
     return detector
+
+
+@contextlib.contextmanager
+def _settled(detector: AnomalyDetector, run: str) -> Iterator[None]:
+    """Where no seed is given, all participants draw the public geometry from the run's random name."""
+    open_seed = detector.get_params(deep=False).get("random_state", 0) is None
+    if open_seed:
+        detector.set_params(random_state=int(run, 16))
+    try:
+        yield
+    finally:
+        if open_seed:
+            detector.set_params(random_state=None)
 
 
 def finish(terms: Terms, state: State, memory: Checkpoint) -> None:

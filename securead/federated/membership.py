@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from securead.data.windows import WindowedSchema
 from securead.errors import FixInputError, RejectMessageError, RetryLaterError, SecureadError, UseOtherKeyError
 from securead.federated.checkpoint import Checkpoint
 from securead.federated.events import Answered, Joined, Left, Listener, Waiting
@@ -137,7 +138,7 @@ class Membership:
         self._addresses[name] = address
         self.rounds_told[name] = max(0, min(answer.rounds, len(self._memory.totals)))
         if advert is not None:
-            self.adverts[name], self._memory.keys[name] = advert, advert.key
+            self.adverts[name] = advert
         self._tell(Joined(name))
 
     def leave(self, name: str, reason: str, *, for_good: bool = False) -> None:
@@ -190,7 +191,11 @@ class Membership:
                 return "it does not report what its budget has spent"
             limit = math.inf if plan is None else plan.epsilon * (1 + 1e-6)
             told = [each for each in (report.records, report.readings) if each is not None]
-            if any(each.site != name for each in told) or (records and not 0 <= records.epsilon <= limit):
+            if (
+                any(each.site != name or each.epsilon < 0 or (each.spent or 0.0) < 0 for each in told)
+                or (records is not None and records.epsilon > limit)
+                or (report.readings is None) != (plan is None or not isinstance(self._terms.schema, WindowedSchema))
+            ):
                 return "its report of its budget cannot be"
         if answer.kind == ("send" if masked else "prepare"):
             try:
@@ -199,11 +204,7 @@ class Membership:
                 return error.what
             if values.dtype != (np.uint64 if masked else np.int64):
                 return "its update has another form than it should"
-            if (
-                not masked
-                and values.size
-                and max(-int(values.min()), int(values.max())) >= 2**62 // len(self._terms.names)
-            ):
+            if not masked and max(-int(values.min(initial=0)), int(values.max(initial=0))) >= 2**62:
                 return "its update is too large for a sum"
         return None
 

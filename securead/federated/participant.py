@@ -69,8 +69,7 @@ class Participant:
     """One site in one run.
 
     `kept` is its memory: with a folder it outlives the process, and the same run goes on. `identity` signs what it says
-    to the others, whom `roster` knows; a run with plain sums needs neither. `initial` is the state that the run begins
-    with, where the detector's parameters do not settle it. `trouble` is told what goes wrong, in full.
+    to the others, whom `roster` knows; a run with plain sums needs neither. `trouble` is told what goes wrong, in full.
 
     The public state is never taken from the coordinator: the site begins with its own and takes the public step itself,
     from the sums that it is told. So what it computes on its records is what honest rounds compute, whatever the sums.
@@ -84,7 +83,6 @@ class Participant:
         *,
         identity: Identity | None = None,
         roster: Roster | None = None,
-        initial: State | None = None,
         trouble: Callable[[SecureadError], None] = lambda error: None,
     ) -> None:
         if np.ndim(site.X) != 2 or not len(site.X):
@@ -92,13 +90,13 @@ class Participant:
                 f"site {site.name!r} has no records", value=np.shape(site.X), remedy="Leave it out of the run."
             )
         self.site, self.terms, self._kept, self._trouble = site, terms, kept, trouble
-        self.identity, self.roster, self.initial = identity, roster, initial
+        self.identity, self.roster = identity, roster
         self._run: str | None = None
         self._releaser: Releaser = Unprotected(kept)
         self._masker: Masker | None = None
         self._walk: PublicWalk | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self.finished = False
+        self.finished, self._scale_written = False, False
         self._own(lambda: terms.detector.check_labels(site.labels, len(site.X)))
 
     def check(self) -> None:
@@ -185,7 +183,7 @@ class Participant:
         if isinstance(releaser, Protected):
             releaser.recall()  # not before it is certain that this is the same run
         if self._run != ask.run:
-            self._walk = PublicWalk(self.terms, self.initial or self.terms.detector.initial_state(self.terms.schema))
+            self._walk = PublicWalk(self.terms, self.terms.detector.initial_state(self.terms.schema))
             self._run, self._releaser = ask.run, releaser
         advert = None
         if self.identity is not None and self.roster is not None:
@@ -295,9 +293,9 @@ class Participant:
                     remedy="Take part in the next run from its first round.",
                 )
             self._walk.advance(ask.totals, ask.since, rounds, self._shape)
-        scale = self.scale() if self.site.scale is not None and not self.site.scale.exists() else None
-        if scale is not None and self.site.scale is not None:
+        if self.site.scale is not None and not self._scale_written and (scale := self.scale()) is not None:
             scale.write(self.site.scale)
+            self._scale_written = True
         return self._walk.state
 
     def _shape(self, state: State) -> tuple[int, ...]:

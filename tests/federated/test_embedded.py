@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from securead import files
 from securead.data.schema import Schema
-from securead.errors import FixInputError, PrivacyRefusedError
+from securead.errors import FixConfigurationError, FixInputError, PrivacyRefusedError
 from securead.federated.embedded import train
+from securead.federated.federation import Federation
+from securead.federated.messages import unpack
 from securead.federated.participant import Site
+from securead.models.forest import IsolationForest
 from securead.models.subspace import SubspaceDetector
 from securead.privacy.plan import PrivacyPlan
 
@@ -81,3 +85,33 @@ def test_the_coordinator_sees_only_noised_sums(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Participant, "answer", watch)
     train(detector, [Site("a", X[:200]), Site("b", X[200:])], SCHEMA, privacy=PrivacyPlan(epsilon=4.0, delta=1e-6))
     assert checked == 2
+
+
+@pytest.mark.parametrize("scaling", ["schema", "private"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_without_a_seed_all_sites_draw_one_geometry(scaling: str, masked: bool, tmp_path: Path) -> None:
+    """Counts over different splits would add up to nonsense."""
+    detector = IsolationForest(n_estimators=7, depth=3, random_state=None, scaling=scaling)
+    federation = Federation(aggregation="masked" if masked else "plain")
+    sites = [Site("a", X[:150]), Site("b", X[150:])]
+    train(detector, sites, SCHEMA, privacy=None, federation=federation, checkpoint=tmp_path / "run")
+    assert detector.random_state is None
+    run = int(unpack((tmp_path / "run" / "state.bin").read_bytes(), where="state")[0]["run"], 16)
+    same = IsolationForest(n_estimators=7, depth=3, scaling=scaling, random_state=run)
+    train(same, [Site("all", X)], SCHEMA, privacy=None)
+    assert np.array_equal(same.anomaly_score(X), detector.anomaly_score(X))
+
+
+def test_a_folder_of_somebody_else_s_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "records.npy").write_bytes(b"precious")
+    with pytest.raises(FixConfigurationError, match="holds other files"):
+        train(SubspaceDetector(), [Site("a", X)], SCHEMA, privacy=None, checkpoint=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["records.npy"]
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
+    with (
+        files.held(tmp_path / "run", "state.bin"),
+        pytest.raises(FixConfigurationError, match="another process uses"),
+    ):
+        train(SubspaceDetector(), [Site("a", X)], SCHEMA, privacy=None, checkpoint=tmp_path / "run")

@@ -53,7 +53,7 @@ def coordinate(
     if resume and not begun:
         raise FixInputError(f"{folder} holds no run to go on with", remedy="Leave --resume out.")
     identity = Identity.load(certs, passphrase=passphrase)
-    with files.held(folder), Superlink(identity, terms.names, host=host, port=port) as link:
+    with files.held(folder, STATE_FILE), Superlink(identity, terms.names, host=host, port=port) as link:
         memory = Checkpoint(folder, terms.fingerprint)
         roster = Authority(certs / CA_CERTIFICATE, terms.names) if terms.federation.masked else None
 

@@ -45,7 +45,7 @@ def take_part(
         signer = Signer.from_member(certs, passphrase)
         roster = Authority(certs / CA_CERTIFICATE, terms.names)
     refused: list[SecureadError] = []
-    with files.held(folder):  # two processes on one memory would release twice
+    with files.held(folder, "identity.npy"):  # two processes on one memory would release twice
         participant = Participant(site, terms, Kept(folder), identity=signer, roster=roster, trouble=refused.append)
         participant.check()
         node = Supernode(where, identity, client_app(participant.reply), patience=patience, say=say)
