@@ -318,7 +318,7 @@ def test_another_recipe(start: Start, tmp_path: Path) -> None:
     wrong = made.site("bank-c", recipe=other)
     assert wrong.ended() == 2
     assert "the coordinator's recipe is another one: it differs in detector" in wrong.text
-    coordinator.await_line("bank-c takes no part: it takes no part: ")
+    coordinator.await_line("bank-c takes no part: it refuses: ")
     check_ended(coordinator, *[made.site(bank) for bank in BANKS])
     check_model(made)
 

@@ -113,7 +113,7 @@ class Membership:
     def _admit(self, address: str, answer: Answer) -> None:
         name, certified = answer.site, self._transport.certified(address)
         if answer.refusal is not None:
-            raise RejectMessageError(f"it takes no part: {answer.refusal.text}")
+            raise RejectMessageError(f"it refuses: {answer.refusal.text}")
         if name not in self._terms.names or certified not in (None, name):
             raise UseOtherKeyError(
                 "a stranger wants to take part",
