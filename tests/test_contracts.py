@@ -15,7 +15,7 @@ from securead import codec, errors
 from securead.program.polynomial import PublicPolynomial, SecretPolynomial, Weights
 from securead.program.program import Program, PublicProgram
 from securead.program.table import PublicTable, SecretTable
-from securead.protocols import registry
+from securead.protocols import registry, setup
 
 CONTRACTS = Path(__file__).resolve().parent.parent / "protocols"
 NAMES = sorted(path.name for path in CONTRACTS.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
@@ -113,10 +113,11 @@ def test_engine_reproduces_scores(name: str, case: dict[str, Any]) -> None:
     for role in registry.spec(name).roles:
         plan = registry.plan_module(name).make_plan(program.public, role)
         secret, public = owner.generate_keys(plan)
-        encryptor = owner.make_encryptor(plan, secret if role == "same" else public)
+        made = setup.make_setup(plan, program)
+        encryptor = setup.make_encryptor(plan, secret if role == "same" else public, made and made.published)
         request = encryptor.encrypt(program.public.queries(Z))
         key = blind.read_evaluation_key(plan, public.to_bytes()) if plan.evaluation_key_bytes else None
-        answer = blind.make_evaluator(plan, program).evaluate(request, key)
+        answer = setup.make_evaluator(plan, program, made and made.secret).evaluate(request, key)
         expected = np.array(case["scores"], dtype=object)
         expected = expected - np.array(case["public_terms"], dtype=object) if role == "same" else expected
         scores = owner.make_decryptor(plan, secret).decrypt(answer, len(Z))
@@ -140,5 +141,6 @@ def test_library_refuses_payloads(name: str, case: dict[str, Any]) -> None:
     if plan.evaluation_key_bytes:
         _, public = registry.owner_module(name).generate_keys(plan)
         key = blind.read_evaluation_key(plan, public.to_bytes())
+    made = setup.make_setup(plan, program)
     with pytest.raises(getattr(errors, case["expected"])):
-        blind.make_evaluator(plan, program).evaluate(bytes.fromhex(case["payload"]), key)
+        setup.make_evaluator(plan, program, made and made.secret).evaluate(bytes.fromhex(case["payload"]), key)

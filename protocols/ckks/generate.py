@@ -16,6 +16,7 @@ from securead.errors import FixProgramError
 from securead.program.builder import ProgramBuilder
 from securead.protocols.ckks import messages
 from securead.protocols.ckks.plan import make_plan
+from securead.protocols.residues import blake2x
 
 
 def by_hand():
@@ -48,7 +49,16 @@ def program_case(name, program):
         "plans": [codec.to_plain(make_plan(public, role)) for role in ("same", "split")],
         "derived": [derived(make_plan(public, role)) for role in ("same", "split")],
         "plan_digests": [make_plan(public, role).digest for role in ("same", "split")],
+        "full_floods": [full_flood(public, role) for role in ("same", "split")],
     }
+
+
+def full_flood(public, role):
+    """The plan whose flood covers encryption errors, too, or None where it does not fit."""
+    try:
+        return codec.to_plain(make_plan(public, role, full_flood=True))
+    except FixProgramError:
+        return None
 
 
 def refusal(name, public):
@@ -78,11 +88,13 @@ def payloads():
 
 
 def derived(plan):
-    seed = bytes(range(32))
+    seed, n = bytes(range(64)), plan.ring_dimension
+    column = np.empty((len(plan.data_primes), n // blake2x.WORDS, 1, 1, blake2x.WORDS), np.int64)
+    blake2x.expand(seed, plan.data_primes, column, 0, 0)
     return {
         "uniform_half": [[int(v) for v in row[:4]] for row in messages.uniform_half(plan)],
         "column_seed": seed.hex(),
-        "column": [[int(v) for v in messages.expand_column(plan, seed, i)[:4]] for i in range(len(plan.data_primes))],
+        "column": [[int(v) for v in residues.ravel()[:4]] for residues in column],
         "mask_bound": plan.mask_bound,
         "request_bytes": plan.max_request_bytes,
         "answer_bytes": plan.max_answer_bytes,

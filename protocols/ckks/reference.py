@@ -1,8 +1,8 @@
 """Verifies vectors.json without the library: `python protocols/ckks/reference.py`.
 
 An independent reading of SPEC.md in plain Python and NumPy: integer evaluation and ranges, degrees and scales, the
-security tables, the error bound, the flood, lengths, expanded seeds (with an AES of its own); and a toy CKKS that shows
-what the key holder decrypts and what masks hide. It is slow, not constant-time and for no other use.
+security tables, the error bound, the flood, lengths, expanded seeds (with an AES and a BLAKE2Xb of its own); and a toy
+CKKS that shows what the key holder decrypts and what masks hide. It is slow, not constant-time and for no other use.
 """
 
 from __future__ import annotations
@@ -75,9 +75,12 @@ def check_parameters(plan):
     assert math.prod(chain).bit_length() <= min(LIMITS[n]), "not 128 bits of security"
 
 
+def score_scale_bits(plan):
+    return plan["score_fraction_bits"] + plan["steps"][-1]["degree"] * plan["excess_bits"]
+
+
 def answer_scale(plan):
-    bits = plan["score_fraction_bits"] + plan["steps"][-1]["degree"] * plan["excess_bits"]
-    return Fraction(2**bits, math.prod(plan["data_primes"][plan["answer_primes"] :]))
+    return Fraction(2 ** score_scale_bits(plan), math.prod(plan["data_primes"][plan["answer_primes"] :]))
 
 
 def check_scales(public, plan):
@@ -96,21 +99,23 @@ def check_scales(public, plan):
     assert 2 * plan["result_bound"] * answer_scale(plan) <= modulus, "the answer could wrap around"
 
 
-def public_error(plan):
-    """SPEC.md, section 6: the worst coefficient of an encryption of zero."""
-    n = plan["ring_dimension"]
-    return Fraction(21 * (2 * n + 1), plan["special_prime"]) + Fraction(n + 1, 2)
-
-
-def check_flood(plan, derived):
+def mask_noise(plan):
+    """SPEC.md, section 6: the worst coefficient of the masks' noise."""
     n, degree = plan["ring_dimension"], plan["steps"][-1]["degree"]
-    noise = public_error(plan) * sum(n**j for j in range(degree))
-    assert noise <= derived["mask_bound"] <= noise * Fraction(101, 100)
+    return 21 * (2 * n + 1) * sum(n**j for j in range(degree))
+
+
+def check_flood(plan):
+    n, noise = plan["ring_dimension"], mask_noise(plan)
+    if plan["full_flood"]:
+        noise += Fraction(plan["spread"]) * 2 ** score_scale_bits(plan)
     assert 2 ** plan["flood_bits"] >= 2**40 * noise * n / 2, "flooding hides too little"
 
 
 def check_errors(public, plan):
-    """The error bound of SPEC.md, section 6, term by term; the plan may only be more cautious."""
+    """The error bound of SPEC.md, section 5, term by term, and what encryption errors do; the plan may only be more
+    cautious.
+    """
     n, steps, degree = plan["ring_dimension"], plan["steps"], plan["steps"][-1]["degree"]
     components = sum(step["width"] for step in public["steps"]) + 2
     deviations = math.sqrt(2 * math.log(2) * (64 + 4 + (32 * components * n // 2).bit_length()))
@@ -121,30 +126,37 @@ def check_errors(public, plan):
     def powers(count):
         return sum(tail(2 / 3) ** j for j in range(count))
 
-    public_key = tail(10.5) * (1 + 2 * tail(2 / 3)) / plan["special_prime"] + tail(1 / 12) * powers(2)
+    key_level = tail(10.5) * (1 + 2 * tail(2 / 3))
+    public_key = key_level / plan["special_prime"] + tail(1 / 12) * powers(2)
     fresh = tail(10.5) if plan["role"] == "same" else public_key
     reach = [2.0 ** (s["bound_bits"] - s["fraction_bits"]) for s in public["steps"]]
     doubles = 8 * 3.4142 * math.sqrt(n) * 2.0**-53
     scale = 2.0 ** (plan["input_fraction_bits"] + plan["excess_bits"])
-    errors = []
+    errors, moved = [], []
     for at, step in enumerate(public["steps"]):
         if step["type"] == "input":
             errors.append((fresh + n / 2) / scale + doubles * public["encoder"]["limit"])
+            moved.append(fresh / scale)
         elif step["type"] == "affine":
             gains = [
                 2.0 ** (g - step["fraction_bits"] + public["steps"][s]["fraction_bits"])
                 for g, s in zip(step["gain_bits"], step["sources"], strict=True)
             ]
             errors.append(sum(g * errors[s] for g, s in zip(gains, step["sources"], strict=True)))
+            moved.append(sum(g * moved[s] for g, s in zip(gains, step["sources"], strict=True)))
         else:
             a, b = step["left"], step["right"]
             errors.append(reach[a] * errors[b] + reach[b] * errors[a] + errors[a] * errors[b])
+            left, right = reach[a] + errors[a], reach[b] + errors[b]
+            moved.append(left * moved[b] + right * moved[a] + moved[a] * moved[b])
         if at < len(steps) - 1:
             assert errors[-1] <= steps[at]["error"] * 1.001, (at, errors[-1], steps[at]["error"])
     if plan["role"] == "split" and public["public_terms"]:
         errors[-1] += (fresh + n / 2) / scale
-    sanitising = public_key * powers(degree) + tail(4.0 ** plan["flood_bits"] / 3)
-    errors[-1] += sanitising / 2.0 ** (plan["score_fraction_bits"] + degree * plan["excess_bits"])
+        moved[-1] += fresh / scale
+    assert moved[-1] <= plan["spread"] * 1.001
+    sanitising = key_level * powers(degree) + tail(1 / 3) * 2.0 ** plan["flood_bits"]
+    errors[-1] += sanitising / 2.0 ** score_scale_bits(plan)
     if len(plan["data_primes"]) > plan["answer_primes"]:
         errors[-1] += tail(1 / 12) * powers(degree + 1) / float(answer_scale(plan))
     assert errors[-1] <= plan["error_bound"] * 1.001 <= public["tolerance"] * 1.002
@@ -155,9 +167,10 @@ def packed(n, primes):
 
 
 def check_lengths(plan, derived):
+    assert derived["mask_bound"] == mask_noise(plan)
     n, data = plan["ring_dimension"], plan["data_primes"]
     columns = plan["width"] + (plan["role"] == "split" and bool(plan["public_terms"]))
-    column = 32 + packed(n, data) if plan["role"] == "same" else 2 * packed(n, data)
+    column = 64 + packed(n, data) if plan["role"] == "same" else 2 * packed(n, data)
     assert derived["request_bytes"] == 36 + columns * column
     size = plan["steps"][-1]["degree"] + 1
     assert derived["answer_bytes"] == 36 + size * packed(n, data[: plan["answer_primes"]])
@@ -215,8 +228,8 @@ def aes256(key, block):
     return bytes(state)
 
 
-def expand(domain, digest, index, prime, count, seed=b""):
-    key = hashlib.sha256(domain + bytes.fromhex(digest) + bytes([index]) + seed).digest()
+def expand(domain, digest, index, prime, count):
+    key = hashlib.sha256(domain + bytes.fromhex(digest) + bytes([index])).digest()
     found, block = [], 0
     while len(found) < count:
         stream = aes256(key, block.to_bytes(16, "big"))
@@ -226,12 +239,60 @@ def expand(domain, digest, index, prime, count, seed=b""):
     return found[:count]
 
 
+def blake2b(parameters, blocks):
+    """BLAKE2b (RFC 7693) of blocks with the counts of bytes read with them, from its parameter block's first words."""
+    primes = [p for p in range(2, 20) if all(p % q for q in range(2, p))]
+    initial = [math.isqrt(p << 128) % 2**64 for p in primes]
+    order = [
+        "0123456789abcdef",
+        "ea489fd61c02b753",
+        "b8c052fdae367194",
+        "7931dcbe265a40f8",
+        "905724afe1bc683d",
+        "2c6a0b834d75fe19",
+        "c51fed4a0763928b",
+        "db7ec13950f4862a",
+        "6fe9b308c2d714a5",
+        "a2847615fb9e3cd0",
+    ]
+    h = [w ^ p for w, p in zip(initial, [*parameters, 0, 0, 0, 0, 0], strict=True)]
+
+    def turned(x, bits):
+        return (x >> bits | x << (64 - bits)) % 2**64
+
+    for at, (m, length) in enumerate(blocks):
+        v = h + initial
+        v[12] ^= length
+        v[14] ^= (2**64 - 1) * (at == len(blocks) - 1)
+        for turn in range(12):
+            s = [int(digit, 16) for digit in order[turn % 10]]
+            columns = [(i, i + 4, i + 8, i + 12) for i in range(4)]
+            diagonals = [(i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4) for i in range(4)]
+            for g, (a, b, c, d) in enumerate(columns + diagonals):
+                for word, first, second in ((m[s[2 * g]], 32, 24), (m[s[2 * g + 1]], 16, 63)):
+                    v[a] = (v[a] + v[b] + word) % 2**64
+                    v[d] = turned(v[d] ^ v[a], first)
+                    v[c] = (v[c] + v[d]) % 2**64
+                    v[b] = turned(v[b] ^ v[c], second)
+        h = [x ^ y ^ z for x, y, z in zip(h, v[:8], v[8:], strict=True)]
+    return h
+
+
+def seal_words(seed, buffer):
+    """The first eight words of a buffer of BLAKE2Xb: its first leaf."""
+    key = [*struct.unpack("<8Q", seed), *[0] * 8]
+    root = blake2b([64 | 64 << 8 | 1 << 16 | 1 << 24, 4096 << 32, 0], [(key, 128), ([buffer, *[0] * 15], 136)])
+    return blake2b([64 | 64 << 32, 4096 << 32, 64 << 8], [([*root, *[0] * 8], 64)])
+
+
 def check_expansion(plan, digest, derived):
     chain, seed = [*plan["data_primes"], plan["special_prime"]], bytes.fromhex(derived["column_seed"])
     for at, (prime, expected) in enumerate(zip(chain, derived["uniform_half"], strict=True)):
         assert expand(b"securead.protocols.ckks.a.v1\0", digest, at, prime, 4) == expected
     for at, (prime, expected) in enumerate(zip(plan["data_primes"], derived["column"], strict=True)):
-        assert expand(b"securead.protocols.ckks.column.v1\0", digest, at, prime, 4, seed) == expected
+        words = seal_words(seed, at * plan["ring_dimension"] // 512)[:4]
+        assert max(words) < 2**64 - 1 - (2**64 - 1) % prime - 1, "then the expander would take other words"
+        assert [word % prime for word in words] == expected
 
 
 def toy_ckks():
@@ -277,11 +338,19 @@ def main():
             check_parameters(plan)
             check_scales(case["public"], plan)
             check_errors(case["public"], plan)
-            check_flood(plan, derived)
+            check_flood(plan)
             check_lengths(plan, derived)
             check_expansion(plan, digest, derived)
+        for plan in filter(None, case["full_floods"]):
+            assert plan["full_flood"]
+            check_parameters(plan)
+            check_scales(case["public"], plan)
+            check_errors(case["public"], plan)
+            check_flood(plan)
     lengths = {derived["request_bytes"] for case in vectors["programs"] for derived in case["derived"]}
     assert not any(len(case["payload"]) // 2 in lengths for case in vectors["payloads"])
+    known = blake2b([64 | 1 << 16 | 1 << 24, 0, 0], [([0x636261, *[0] * 15], 3)])
+    assert known[0].to_bytes(8, "little").hex() == "ba80a53f981c4d0d"  # RFC 7693, appendix A: "abc"
     assert aes256(bytes(range(32)), bytes.fromhex("00112233445566778899aabbccddeeff"))[:4].hex() == "8ea2b7ca"
     toy_ckks()
     plans = sum(len(case["plans"]) for case in vectors["programs"])

@@ -9,6 +9,8 @@ import numpy as np
 from securead.data.encoder import Encoder
 from securead.data.schema import Array, Column, Schema
 from securead.program.builder import ProgramBuilder, table_program
+from securead.program.deep import TOLERANCE as DEEP_TOLERANCE
+from securead.program.deep import deep_reconstruction_error
 from securead.program.geometry import Bins, Trees
 from securead.program.layered import layered_program
 from securead.program.program import Program
@@ -48,6 +50,39 @@ def autoencoder(features: int = 29, hidden: int = 12, *, tolerance: float | None
     return build.finish(tolerance=tolerance, honest_extraction_rows=parameters, squared_norm=1.0)
 
 
+def deep_autoencoder(
+    widths: tuple[int, ...] = (29, 16, 8, 16, 29), *, tolerance: float | None = None, seed: int = 0
+) -> Program:
+    """The reconstruction error of a network of squares with random weights, compiled as a trained detector is."""
+    layers, typical = network_layers(widths, 0.25, seed=seed), 0.7 * widths[0]
+    build = deep_reconstruction_error(encoder(widths[0], limit=4.0), layers, typical=typical)
+    parameters = sum((a + 1) * b for a, b in itertools.pairwise(widths)) + widths[0]
+    tolerance = DEEP_TOLERANCE * typical if tolerance is None else tolerance
+    return build.finish(tolerance=tolerance, honest_extraction_rows=parameters, squared_norm=1.0)
+
+
+def small_deep(*, tolerance: float = 2.0**-9, seed: int = 0) -> Program:
+    """Degree 8 in two features, with offsets and a public term, and a tolerance that a ring of 16384 has room for: what
+    every engine of deeper polynomials carries.
+    """
+    rng = np.random.default_rng(seed)
+    build = ProgramBuilder(encoder(2, limit=1.0, fraction_bits=3))
+    value = build.input
+    # No row is another's negative: equal squares could cancel.
+    rows = np.array([[0.5, 0.25], [0.25, 0.5], [0.5, -0.25], [0.25, -0.5]])
+    for _ in range(2):
+        weights = rows[rng.choice(4, 2, replace=False)]
+        grid = build.fraction_bits(value) + 2
+        unit = build.affine([(weights, value)], np.full(2, 0.0625), fraction_bits=grid)
+        value = build.product(unit, unit)
+    grid = build.fraction_bits(value) + 2
+    left = build.affine([(rows[rng.choice(4, 1)], value)], fraction_bits=grid)
+    right = build.affine([(np.eye(1), left), (np.array([[0.5, -0.25]]), build.input)], fraction_bits=grid)
+    products = build.product(left, right)
+    build.affine([(np.ones((1, 1)), products)], np.array([0.25]), fraction_bits=build.fraction_bits(products))
+    return build.finish(tolerance=tolerance, honest_extraction_rows=15, squared_norm=0.5)
+
+
 def small_quadratic(*, tolerance: float = 1e-2, seed: int = 0) -> Program:
     """Degree 2 in four features, with offsets, zero weights and a public term: what every polynomial engine carries."""
     rng = np.random.default_rng(seed)
@@ -58,6 +93,17 @@ def small_quadratic(*, tolerance: float = 1e-2, seed: int = 0) -> Program:
     square = build.product(h, h)
     build.affine([(rng.normal(size=(1, 3)), square)], np.array([0.5]), fraction_bits=38)
     return build.finish(tolerance=tolerance, honest_extraction_rows=15, squared_norm=0.5)
+
+
+def small_linear(*, tolerance: float = 1e-2, seed: int = 0) -> Program:
+    """Degree 1 in four features, in two layers, with offsets and a zero weight."""
+    rng = np.random.default_rng(seed)
+    build = ProgramBuilder(encoder(4, limit=4.0, fraction_bits=8))
+    A = rng.normal(size=(3, 4))
+    A[1, 2] = 0.0
+    hidden = build.affine([(A, build.input)], rng.normal(size=3), fraction_bits=16)
+    build.affine([(rng.normal(size=(1, 3)), hidden), (rng.normal(size=(1, 4)), build.input)], fraction_bits=24)
+    return build.finish(tolerance=tolerance, honest_extraction_rows=5)
 
 
 def with_relu() -> Program:

@@ -3,8 +3,8 @@
 Federated averaging (McMahan et al. 2017; its kin in `models.averaging`) of local DP-SGD (Abadi et al. 2016), few long
 rounds. A site's weight is its own noised number of records. After each round every site releases the noised loss of
 records it kept aside; training stops when that no longer falls. The model may be the mean of the last rounds' weights.
-With a single hidden layer of linear and square units the score is a polynomial of degree four and compiles to a program
-by the QR identity.
+With a single hidden layer of linear and square units the score is a polynomial of degree four, with two or three layers
+of squares one of degree eight or sixteen, and compiles to a program by the QR identity.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from securead.privacy.mechanisms import GRID_BITS
 from securead.privacy.plan import PrivacyPlan, Stage
 from securead.privacy.randomness import Stream
 from securead.privacy.site import Releaser
+from securead.program.deep import MAX_HIDDEN, deep_program
 from securead.program.layered import RING_BITS, layered_program
 from securead.program.program import Program
 from securead.program.reconstruction import TOLERANCE, Network, reconstruction_error
@@ -259,37 +260,37 @@ class AutoEncoder(AnomalyDetector):
     def compile(
         self, *, weight_bits: int | None = None, fraction_bits: int = 14, ring_bits: int | None = None
     ) -> Program:
-        """A program of degree four for one hidden layer of linear and square units: `program.reconstruction`.
+        """A program of degree four for one hidden layer of linear and square units: `program.reconstruction`. Of degree
+        eight or sixteen for two or three hidden layers of squares: `program.deep`.
 
-        By default weights have as few bits as keep ranks as they are. With `ring_bits`, and for ReLUs and deeper
+        By default weights have as few bits as keep ranks as they are. With `ring_bits`, and for ReLUs and other deeper
         networks, which only secret sharing carries, a program of all layers instead that fits so many bits (by default
         62); it has as many fraction bits as fit, whatever else is given: `program.layered`.
         """
         values = self.values_
+        shape, typical = self._network(values["best"]), self.score_quantile(values, 0.5)
+        layers = network.layers(shape, values["best"])
+        # Each weight of the network is an unknown; generically as many honest scores determine them.
+        unknowns = shape.parameters + self._columns(values["best"])
+        encoder = self._encoder(self.encoder_.schema, fraction_bits)
+        if ring_bits is None and self.units == "square" and 1 < len(self._widths) <= MAX_HIDDEN:
+            return deep_program(
+                encoder, layers, typical=typical, weight_bits=weight_bits, honest_extraction_rows=unknowns
+            )
         if ring_bits is not None or self.units == "relu" or len(self._widths) != 1:
             return layered_program(
                 lambda bits: self._encoder(self.encoder_.schema, bits),
-                network.layers(self._network(values["best"]), values["best"]),
+                layers,
                 "linear_square" if self.units == "linear_and_square" else self.units,
                 ring_bits=RING_BITS if ring_bits is None else ring_bits,
-                tolerance=TOLERANCE * self.score_quantile(values, 0.5),
-                honest_extraction_rows=self._network(values["best"]).parameters + self._columns(values["best"]),
+                tolerance=TOLERANCE * typical,
+                honest_extraction_rows=unknowns,
             )
-        (encode, bias), (decode, center) = network.layers(self._network(values["best"]), values["best"])
+        (encode, bias), (decode, center) = layers
         linear = 0 if self.units == "square" else (len(bias) + 1) // 2
-        typical = self.score_quantile(values, 0.5)
-        builder = reconstruction_error(
-            self._encoder(self.encoder_.schema, fraction_bits),
-            Network(encode, bias, decode, center, linear),
-            typical=typical,
-            weight_bits=weight_bits,
-        )
-        return builder.finish(
-            tolerance=TOLERANCE * typical,
-            # Each weight of the network is an unknown; generically as many honest scores determine them.
-            honest_extraction_rows=self._network(values["best"]).parameters + len(center),
-            squared_norm=1.0,
-        )
+        one = Network(encode, bias, decode, center, linear)
+        builder = reconstruction_error(encoder, one, typical=typical, weight_bits=weight_bits)
+        return builder.finish(tolerance=TOLERANCE * typical, honest_extraction_rows=unknowns, squared_norm=1.0)
 
     # --- inner ----------------------------------------------------------------------------------------------------
 

@@ -46,11 +46,12 @@ class ProgramBuilder:
 
     Float weights are rounded to the fixed-point grid that the step's `fraction_bits` imply; the ranges of all
     values follow from the encoder's public bounds (interval arithmetic), and a value that would need more than
-    512 bits is refused when it is added.
+    `value_bits` (512, where a program does not ask for more) is refused when it is added.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, *, value_bits: int = MAX_VALUE_BITS) -> None:
         self._encoder = encoder
+        self._value_bits = value_bits
         self._steps: list[Step] = []
         self._weights: dict[int, Weights] = {}
         self._intervals: list[Interval] = []
@@ -69,7 +70,7 @@ class ProgramBuilder:
         """`sum W v + b` at `fraction_bits`: float matrices `(width, source width)` with their source steps.
 
         A source's weights get `fraction_bits` minus the source's own bits. Raises `FixProgramError` when that is
-        negative, or when a weight is not finite or needs more than 512 bits.
+        negative, or when a weight is not finite or needs more than `value_bits`.
         """
         width = len(terms[0][0])
         matrices = []
@@ -81,9 +82,9 @@ class ProgramBuilder:
                     value=(fraction_bits, self._steps[source].fraction_bits),
                     remedy="Give it at least the source's fraction bits.",
                 )
-            matrices.append(_quantise(np.asarray(matrix, dtype=float), bits, MAX_VALUE_BITS))
+            matrices.append(_quantise(np.asarray(matrix, dtype=float), bits, self._value_bits))
         bias = np.zeros(width) if offset is None else np.asarray(offset, dtype=float)
-        weights = Weights(tuple(matrices), _quantise(bias, fraction_bits, MAX_VALUE_BITS))
+        weights = Weights(tuple(matrices), _quantise(bias, fraction_bits, self._value_bits))
         step = Affine(
             width,
             fraction_bits,
@@ -150,7 +151,7 @@ class ProgramBuilder:
     def _add(self, step: Step, weights: Weights | None) -> int:
         interval = step_interval(step, self._intervals, self._encoder.bound, weights)
         bits = bits_for(magnitude(interval))
-        refuse_overflow(bits, MAX_VALUE_BITS, f"step {len(self._steps)} ({step.type_tag})")
+        refuse_overflow(bits, self._value_bits, f"step {len(self._steps)} ({step.type_tag})")
         self._steps.append(dataclasses.replace(step, bound_bits=bits))
         self._intervals.append(interval)
         if weights is not None:

@@ -26,6 +26,7 @@ from securead.errors import FixInputError, FixProgramError
 
 MAX_STEPS = 64
 MAX_WIDTH = 8192
+MAX_FRACTION_BITS = 1000  # two to that power is a float64 still
 FORMAT = 1
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -235,7 +236,8 @@ def _check_shape(program: PublicPolynomial) -> None:
     require(isinstance(steps[-1], Affine) and steps[-1].width == 1, "the last step is an affine score", len(steps) - 1)
     for at, step in enumerate(steps):
         require(1 <= step.width <= MAX_WIDTH, "a step is too wide", step.width)
-        require(0 <= step.fraction_bits <= 512 and 0 <= step.bound_bits <= 1024, "a step's scale is absurd", at)
+        sound = 0 <= step.fraction_bits <= MAX_FRACTION_BITS and 0 <= step.bound_bits <= 1024
+        require(sound, "a step's scale is absurd", at)
         match step:
             case Input():
                 require(at == 0, "there is one input", at)

@@ -12,15 +12,11 @@ from securead.protocols.engine import EngineSpec, Role
 
 
 def carriers(public: PublicProgram, *, parties: int = 1) -> tuple[EngineSpec, ...]:
-    """The engines of so many parties that know all of the program's operations, by name.
+    """The engines of so many parties that know all of the program's operations and its degree, by name.
 
     Whether parameters exist that fit is another question: `make_plan` answers it.
     """
-    return tuple(
-        spec
-        for spec in registry.engines().values()
-        if spec.parties == parties and public.operations <= {*spec.operations}
-    )
+    return tuple(spec for spec in registry.engines().values() if spec.parties == parties and spec.carries(public))
 
 
 def choose(public: PublicProgram, role: Role, *, engine: str | None = None) -> EngineSpec:

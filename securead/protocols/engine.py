@@ -9,7 +9,10 @@ The protocols below are the whole contract; `securead.checks.check_engine` tests
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
 from securead.data.schema import Array
@@ -25,7 +28,8 @@ class Plan(Protocol):
     `rows_per_chunk`: records in one request. `error_bound`: worst absolute error of a score against the integer
     program, in score units, and the probability with which it may fail. `max_request_bytes`, `max_answer_bytes`:
     no honest payload is larger; readers refuse more before they parse. `evaluation_key_bytes`: 0, or the most that an
-    owner's public key may weigh, which the service then needs before it evaluates: it masks answers with it.
+    owner's public key may weigh, which the service then needs before it evaluates: it masks answers with it. A plan may
+    tell by `held_key_bytes` what such a key takes in memory, where that is not five times as much.
     """
 
     @property
@@ -50,6 +54,52 @@ class Plan(Protocol):
     def evaluation_key_bytes(self) -> int: ...
     def describe(self) -> tuple[tuple[str, str], ...]:
         """Name and value pairs for people, in the order they are best read."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one request of some records costs, in units and not in seconds: the input of the planner's cost model.
+
+    Four phases, each a mapping from the name of a kind of operation to how many units of it there are: `client` turns
+    encoded records into a request, `server` turns it into an answer when all that can be made ahead of time has been,
+    `offline` is what is made ahead for one such answer (masks; 0 where nothing is), and `holder` turns the answer into
+    scores. Of several parties, `server` is one party's computation, which the slowest of them decides.
+
+    Calibration fits seconds to units engine by engine and phase by phase: a name means the same in every plan of one
+    engine, whatever its parameters and role, and nothing beyond it. Few names fit well: one for each kind of loop that
+    counts, in the elementary steps that it takes (coefficients times primes, not ciphertexts), and one, with amount 1,
+    for what every request costs. Amounts follow from the plan, the public half and the number of rows alone: no weight
+    is looked at, and layers count as if they were dense.
+
+    Traffic of this request: `up_bytes` and `down_bytes` are the payloads (of all parties in sum), `between_bytes` what
+    passes between parties and waits its turn (one direction), `offline_bytes` what is sent ahead of requests.
+    `ways`: messages that wait for one another, 2 for a request and its answer.
+    """
+
+    client: Mapping[str, float]
+    server: Mapping[str, float]
+    holder: Mapping[str, float]
+    offline: Mapping[str, float] = field(default_factory=dict)
+    up_bytes: int = 0
+    down_bytes: int = 0
+    between_bytes: int = 0
+    offline_bytes: int = 0
+    ways: int = 2
+
+    def __post_init__(self) -> None:
+        for phase in PHASES:
+            amounts = dict(getattr(self, phase))
+            if not all(0 <= amount < math.inf for amount in amounts.values()):
+                raise ValueError(f"amounts of work are finite and not negative: {phase} {amounts}")
+            object.__setattr__(self, phase, MappingProxyType(amounts))
+
+    def of(self, phase: str) -> Mapping[str, float]:
+        """The amounts of one of `PHASES`."""
+        amounts: Mapping[str, float] = getattr(self, phase)
+        return amounts
+
+
+PHASES = ("client", "server", "offline", "holder")
 
 
 class SecretKey(Protocol):
@@ -110,6 +160,17 @@ class Decryptor(Protocol):
         """Float64 scores `(rows,)`. In role `same` without the public terms, which the submitter adds."""
 
 
+@runtime_checkable
+class FloodReader(Decryptor, Protocol):
+    """A decryptor that can show the flood of an answer: what a measurement checks for. No engine has to offer this."""
+
+    def in_floods(self, answer: bytes, rows: int) -> Array:
+        """Float64 `(rows,)`: what the answer holds, in standard deviations of the flood that the plan promises.
+
+        Of two answers to one request these differ by their floods alone, but for what is negligible beside them.
+        """
+
+
 class Evaluator(Protocol):
     """Holds the secret half and scores requests it cannot read."""
 
@@ -129,6 +190,17 @@ class PlanModule(Protocol):
 
     def plan_from_plain(self, plain: object) -> Plan:
         """Read back `codec.to_plain(plan)`, as key directories store it."""
+
+
+@runtime_checkable
+class PlanModuleWithWork(Protocol):
+    """A plan module that also says what requests cost. No engine has to: without it the planner predicts no times.
+
+    Engines of this package have it in `work.py` beside `plan.py`, which takes it in: `from ..work import work as work`.
+    """
+
+    def work(self, plan: Plan, public: PublicProgram, rows: int) -> Work:
+        """What a request of `rows` records, 1 <= rows <= plan.rows_per_chunk, takes. Exact in bytes."""
 
 
 class OwnerModule(Protocol):
@@ -160,7 +232,10 @@ class EngineSpec:
     the scores, as the engine's SPEC argues. `whole_chunks`: an answer yields `rows_per_chunk` scores to its key holder
     however few rows the message claims, because rows that are not used are scored, too, and nobody can see which.
     `parties`: how many processes that must not collude compute one answer. Beyond one, the engine is no half of a
-    scoring service: it has `plan` and `owner`, and its own parties instead of `blind`.
+    scoring service: it has `plan` and `owner`, and its own parties instead of `blind`. `setup`: the service makes
+    something once for a program, keeps a secret of it and publishes the rest, which owners need before they encrypt
+    (`securead.protocols.setup`); such an engine has one role. `degrees`: the least and the largest total degree of a
+    polynomial program that is carried.
     """
 
     name: str
@@ -172,3 +247,13 @@ class EngineSpec:
     sanitised: bool = False
     whole_chunks: bool = False
     parties: int = 1
+    setup: bool = False
+    degrees: tuple[int, int] = (1, 1 << 16)
+
+    def carries(self, public: PublicProgram) -> bool:
+        """Whether all of a program's operations, and its degree, are among those that the engine knows.
+
+        Whether parameters exist that fit is another question: `make_plan` answers it.
+        """
+        least, most = self.degrees
+        return public.operations <= {*self.operations} and least <= getattr(public, "degree", least) <= most

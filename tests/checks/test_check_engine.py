@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 import securead.checks
-from securead.checks.engine import check_payloads, check_roles, engine_checks
+from securead.checks.engine import check_payloads, check_roles, check_work, engine_checks
 from securead.protocols import registry
+from securead.protocols.bfv import plan as bfv_plan
 from securead.protocols.ckks import blind, owner
+from securead.protocols.engine import Work
 
 
 @pytest.mark.parametrize(
@@ -52,3 +55,28 @@ def test_suite_notices_accepted_garbage(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(blind.Evaluator, "evaluate", tolerant)
     with pytest.raises(AssertionError, match="bad request"):
         check_payloads("ckks")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"up_bytes": 7}, "7 bytes up"),
+        ({"down_bytes": 7}, "7 bytes down"),
+        ({"holder": {}}, "no work in the phase holder"),
+        ({"client": lambda rows: {"request": 1 / rows}}, "less work for more records"),
+        ({"server": lambda rows: {f"of {rows}": 1}}, "kinds of work depend on the number of records"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_suite_notices_wrong_counts_of_work(
+    changes: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = bfv_plan.work
+
+    def miscounted(plan: Any, public: Any, rows: int) -> Work:
+        told = {name: change(rows) if callable(change) else change for name, change in changes.items()}
+        return dataclasses.replace(honest(plan, public, rows), **told)
+
+    monkeypatch.setattr(bfv_plan, "work", miscounted)
+    with pytest.raises(AssertionError, match=words):
+        check_work("bfv")

@@ -18,6 +18,7 @@ from securead.models.averaging import Quantised, Server
 from securead.models.estimator import AnomalyDetector
 from securead.models.registry import detector_names, make_detector
 from securead.models.subspace import SubspaceDetector
+from securead.protocols.paillier import keys
 
 VARIANTS = [
     ("autoencoder", {"rounds": 2, "sampling_prob": 0.1}),
@@ -97,6 +98,13 @@ def test_the_suite_finds_an_executor_that_drops_a_site() -> None:
 def test_masked_sums_make_the_same_models() -> None:
     masked = functools.partial(embedded.train, federation=Federation(aggregation="masked"))
     check_equivalence(masked, [("forest", {}), ("subspace", {}), *(("autoencoder", more) for more in AVERAGES)])
+
+
+def test_encrypted_sums_make_the_same_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("phe")
+    monkeypatch.setattr(keys, "KEY_BITS", 512)
+    encrypted = functools.partial(embedded.train, federation=Federation(aggregation="paillier"))
+    check_equivalence(encrypted, [("forest", {"n_estimators": 9}), ("subspace", {})])
 
 
 def _with_another_seed(detector, sites, schema, *, privacy):  # type: ignore[no-untyped-def]

@@ -31,7 +31,9 @@ with atheris.instrument_imports(include=["securead"]):
     import securead.protocols.bfv.blind
     import securead.protocols.bfv.owner
     import securead.protocols.ckks.blind
-    import securead.protocols.ckks.owner  # noqa: F401 - engines are imported by name later: too late to instrument
+    import securead.protocols.ckks.owner
+    import securead.protocols.ckks.row.blind
+    import securead.protocols.ckks.row.owner  # noqa: F401 - engines are imported by name later: too late to instrument
 
 
 def main() -> None:

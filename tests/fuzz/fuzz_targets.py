@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import importlib
 import io
 import json
 import random
@@ -31,12 +32,14 @@ from securead.federated import messages as training_messages
 from securead.federated.messages import Answer, Ask
 from securead.models import bundle
 from securead.models.training import Total
-from securead.protocols import parcel, registry, wire
+from securead.protocols import parcel, registry, setup, wire
 from securead.protocols.engine import Role
 from securead.protocols.masking.adverts import Advert
+from securead.protocols.paillier import sums
 from securead.protocols.seal.keyfiles import PREFIX_BYTES, KeyFiles
 
 ROWS = 2
+ENGINES = ("ckks", "bfv", "ckks-row")  # that have targets of their own
 Mend = Callable[[bytes, random.Random], bytes]
 
 
@@ -92,18 +95,24 @@ class Party:
     """One small program on one engine in one role, with keys, an honest request and its answer."""
 
     def __init__(self, engine: str, role: Role) -> None:
-        self.program = programs.small_quadratic() if engine == "ckks" else programs.small_tables()
+        polynomial = "lookup" not in registry.spec(engine).operations
+        self.program = programs.small_quadratic() if polynomial else programs.small_tables()
         self.plan: Any = registry.plan_module(engine).make_plan(self.program.public, role)
         self.owner, self.blind = registry.owner_module(engine), registry.blind_module(engine)
         self.secret, self.public = self.owner.generate_keys(self.plan)
-        self.key = self.blind.read_evaluation_key(self.plan, self.public.to_bytes())
-        self.evaluator = self.blind.make_evaluator(self.plan, self.program)
+        keyed = self.plan.evaluation_key_bytes
+        self.key = self.blind.read_evaluation_key(self.plan, self.public.to_bytes()) if keyed else None
+        self.setup = setup.make_setup(self.plan, self.program)
+        self.evaluator = setup.make_evaluator(self.plan, self.program, self.setup and self.setup.secret)
         self.decryptor = self.owner.make_decryptor(self.plan, self.secret)
-        encryptor = self.owner.make_encryptor(self.plan, self.secret if role == "same" else self.public)
-        width = self.program.public.encoder.width if engine == "ckks" else len(self.plan.sizes)
+        encryptor = self.encryptor(self.setup and self.setup.published)
+        width = self.program.public.encoder.width if polynomial else len(self.plan.sizes)
         self.request = encryptor.encrypt(np.ones((ROWS, width), dtype=np.int64))
         self.answer = self.evaluator.evaluate(self.request, self.key)
-        self.files = KeyFiles(engine)
+
+    def encryptor(self, published: bytes | None) -> Any:
+        """An encryptor from what a service published."""
+        return setup.make_encryptor(self.plan, self.secret if self.plan.role == "same" else self.public, published)
 
 
 @cache
@@ -148,7 +157,7 @@ def _payload(one: Party, content: bytes, honest: bytes, rng: random.Random) -> b
     """The honest length and key id, and a number of rows that is the honest one more often than not."""
     rows = rng.choice((ROWS, ROWS, ROWS, 1, one.plan.rows_per_chunk, 0, 1 << 31))
     body = content[36:].ljust(len(honest) - 36, b"\0")[: len(honest) - 36]
-    return struct.pack("<I32s", rows, bytes.fromhex(one.key.key_id)) + body
+    return struct.pack("<I32s", rows, bytes.fromhex(one.secret.key_id)) + body
 
 
 def of_key(engine: str) -> Target:
@@ -175,8 +184,9 @@ def of_key(engine: str) -> Target:
         body, size = content[PREFIX_BYTES:], len(honest) - PREFIX_BYTES
         if kind == "public" or rng.random() < 0.5:
             body = body.ljust(size, b"\0")[:size]
-        names = one.key.key_id if kind == "secret" else one.files.key_id(one.plan.digest, body)
-        return one.files.write(kind, one.plan.digest, names, body)  # type: ignore[arg-type]
+        files: KeyFiles = importlib.import_module(f"{registry.spec(engine).package}.messages").KEY_FILES
+        names = one.secret.key_id if kind == "secret" else files.key_id(one.plan.digest, body)
+        return files.write(kind, one.plan.digest, names, body)  # type: ignore[arg-type]
 
     return Target(
         f"{engine}-key",
@@ -184,6 +194,29 @@ def of_key(engine: str) -> Target:
         accepts,
         mend,
         lambda: 2 * party(engine, "split").plan.evaluation_key_bytes,
+    )
+
+
+def of_published(engine: str) -> Target:
+    """What a service publishes, at an owner that encrypts with what it accepts."""
+
+    def accepts(content: bytes) -> bool:
+        one = party(engine, "same")
+        request = one.encryptor(content).encrypt(np.ones((1, len(one.plan.sizes)), dtype=np.int64))
+        return len(request) <= one.plan.max_request_bytes
+
+    def mend(content: bytes, rng: random.Random) -> bytes:
+        """The right length and plan; and everything before the entries, more often than not."""
+        honest = party(engine, "same").setup.published  # type: ignore[union-attr]
+        kept = 64 if rng.random() < 0.3 else 64 + 11 * 384
+        return honest[:kept] + content[kept : len(honest)].ljust(len(honest) - kept, b"\0")
+
+    return Target(
+        f"{engine}-published",
+        lambda: [party(engine, "same").setup.published],  # type: ignore[union-attr]
+        accepts,
+        mend,
+        lambda: setup.setup_bytes(party(engine, "same").plan) + 64,
     )
 
 
@@ -343,6 +376,7 @@ def read_values(content: bytes) -> bool:
         lambda value: codec.from_plain(bundle.PublicModel, value, where="model"),
         registry.plan_module("ckks").plan_from_plain,
         registry.plan_module("bfv").plan_from_plain,
+        registry.plan_module("ckks-row").plan_from_plain,
     )
     accepted = 0
     for read in readers:
@@ -358,7 +392,13 @@ def read_values(content: bytes) -> bool:
 
 def value_seeds() -> list[bytes]:
     own, *_ = exchanged()
-    values = (_header("request"), own.record, own.model, own.plan, party("bfv", "same").plan)
+    values = (
+        _header("request"),
+        own.record,
+        own.model,
+        own.plan,
+        *(party(engine, "same").plan for engine in ("bfv", "ckks-row")),
+    )
     return [json.dumps(codec.to_plain(value)).encode() for value in values]
 
 
@@ -366,7 +406,7 @@ def read_model(content: bytes) -> bool:
     """`public.json`, and what a reader of it does first: plans for the program."""
     for path in _stored(content):
         model = bundle.load_public(path)
-        for engine in ("ckks", "bfv"):
+        for engine in ("ckks", "bfv", "ckks-row"):
             try:
                 registry.plan_module(engine).make_plan(model.program, "same").describe()
             except SecureadError as refusal:
@@ -393,6 +433,7 @@ def mend_parcel(content: bytes, chance: random.Random) -> bytes:
 
 
 _RUN_PREFIX = struct.Struct("<4sHI")
+_MODULUS = (1 << 3071) + 1
 
 
 def training_seeds() -> list[bytes]:
@@ -402,15 +443,21 @@ def training_seeds() -> list[bytes]:
     ask = Ask.with_totals("prepare", "run", totals, 0, **numbers)
     answer = Answer("send", "a", 1, 1, advert, "ff", 1.0, arrays={"values": np.arange(4, dtype=np.uint64)})
     packed = Answer("prepare", "a", 1, bits=12, arrays={"values": np.arange(6, dtype=np.uint8)})
-    return [training_messages.to_bytes(each) for each in (ask, answer, packed)]
+    sent = {"ciphertexts": sums.to_array([5, 7]), "shape": np.array([90])}
+    encrypted = Answer("send", "a", 1, 1, bits=32, group_key="ab" * 32, arrays=sent)
+    opening = Ask("open", "run", 1, 1, signatures=(("a", "ff"),), arrays={"sum": sums.to_array([35])})
+    return [training_messages.to_bytes(each) for each in (ask, answer, packed, encrypted, opening)]
 
 
 def read_training(content: bytes) -> bool:
     """A message of a run is read whole, and says the same when it is written again."""
     kind = Ask if b'"signatures"' in content[:4096] else Answer
     read = training_messages.from_bytes(kind, content, where="fuzz")
+    for name in ("ciphertexts", "sum"):
+        if name in read.arrays:
+            sums.from_array(read.arrays[name], _MODULUS, where="fuzz")
     if isinstance(read, Answer):
-        _ = read.arrays and read.values
+        _ = read.arrays and "ciphertexts" not in read.arrays and read.values
     elif isinstance(read, Ask):
         _ = read.totals
     return len(training_messages.to_bytes(read)) > 0
@@ -437,9 +484,12 @@ def model_seeds() -> list[bytes]:
 TARGETS = {
     target.name: target
     for target in (
-        *(of_request(engine, role) for engine in ("ckks", "bfv") for role in ("same", "split")),  # type: ignore[arg-type]
-        *(of_answer(engine, "same") for engine in ("ckks", "bfv")),
-        *(of_key(engine) for engine in ("ckks", "bfv")),
+        *(of_request(engine, role) for engine in ENGINES for role in ("same", "split")),  # type: ignore[arg-type]
+        *(of_answer(engine, "same") for engine in ENGINES),
+        *(of_key(engine) for engine in ENGINES),
+        *(of_request(engine, "same") for engine in ("paillier", "paillier-linear")),
+        *(of_answer(engine, "same") for engine in ("paillier", "paillier-linear")),
+        of_published("paillier"),
         Target(
             "envelope",
             lambda: [wire.Envelope(_header(kind), b"payload").to_bytes() for kind in ("request", "answer", "key")],

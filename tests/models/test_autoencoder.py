@@ -112,6 +112,22 @@ def test_relus_and_deeper_networks_compile_for_shares(parameters: dict[str, Any]
     assert max(step.bound_bits for step in program.public.steps) <= 62
 
 
+@pytest.mark.parametrize("hidden", [(4, 3), (6, 4, 6)])
+def test_deeper_networks_of_squares_compile_to_one_polynomial(hidden: tuple[int, ...]) -> None:
+    """Of degree 8 or 16, which an engine of levels carries; with `ring_bits` for shares, as ever."""
+    detector = train(make(units="square", hidden=hidden, limit=2.0, weight_limit=0.3), sites(), SCHEMA, privacy=None)
+    scores, program = detector.anomaly_score(X), detector.compile()
+    assert program.public.operations == {"input", "affine", "product"}
+    assert program.public.degree == 2 ** (len(hidden) + 1)
+    assert program.public.public_terms
+    moved = np.abs(program.score(X) - scores) / (np.median(scores) + scores)
+    assert np.quantile(moved, 0.9) <= 5e-3
+    assert spearmanr(program.score(X), scores).statistic >= 0.999
+    assert "truncate" in detector.compile(ring_bits=62).public.operations
+    deepest = train(make(units="square", hidden=(3, 3, 3, 3), weight_limit=0.3), sites(), SCHEMA, privacy=None)
+    assert "truncate" in deepest.compile().public.operations
+
+
 def test_ring_bits_are_kept() -> None:
     detector = train(make(), sites(), SCHEMA, privacy=None)
     for bits in (62, 50):

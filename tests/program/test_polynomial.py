@@ -203,7 +203,7 @@ SCORE = PLAIN["steps"][-1]
         (("steps", 1, "width"), 0, "a step is too wide"),
         (("steps", 1, "width"), 8193, "a step is too wide"),
         (("steps", 1, "fraction_bits"), -1, "scale is absurd"),
-        (("steps", 1, "fraction_bits"), 513, "scale is absurd"),
+        (("steps", 1, "fraction_bits"), 1001, "scale is absurd"),
         (("steps", 1, "bound_bits"), 1025, "scale is absurd"),
         (("steps", 1, "bound_bits"), -1, "scale is absurd"),
         (("steps", 1, "sources"), [], "has sources and gains"),

@@ -6,6 +6,7 @@ owner's choice (`crs`): SEAL's key is moved to it, by SEAL.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -131,13 +132,7 @@ class Decryptor:
         names another key, or a score lies outside the program's range.
         """
         plan = self._plan
-        if not 1 <= rows <= plan.rows_per_chunk:
-            raise FixInputError(f"an answer holds 1 to {plan.rows_per_chunk} rows", value=rows)
-        found, key_id = messages.read_preamble(plan, answer, "answer")
-        if found != rows:
-            raise RejectMessageError("an answer to another number of rows", value=found, remedy=objects.REMEDY)
-        if key_id != self._key_id:
-            raise UseOtherKeyError("another key encrypted this request", value=key_id[:16], remedy=OTHER_KEY)
+        self._check(answer, rows)
         integers = [score for group in messages.groups(plan, answer, rows) for score in self._decrypt_group(*group)]
         if max(integers) >= 1 << plan.score_bits:
             raise UseOtherKeyError(
@@ -145,9 +140,37 @@ class Decryptor:
             )
         return np.array(integers, dtype=np.float64) * plan.unit
 
-    def _decrypt_group(self, c1: Array, kept: Array, places: Array) -> Iterator[int]:
+    def in_floods(self, answer: bytes, rows: int) -> Array:
+        """See `securead.protocols.engine.FloodReader`: the noise beside the scores.
+
+        With the answer t times as large, p m / t becomes a multiple of p, and SEAL's rounding of t / p leaves the noise
+        e in steps of p / t**2, all of its range, which is e from -p / (2 t) to p / (2 t).
+        """
+        plan = self._plan
+        self._check(answer, rows)
+        t, p = 1 << plan.plain_bits, plan.data_primes[0]
+        groups = messages.groups(plan, answer, rows)
+        steps = [step for group in groups for step in self._decrypt_group(*group, doublings=plan.plain_bits)]
+        noise = np.array([step - t if step >= t // 2 else step for step in steps]) * (p / t**2)
+        q = math.prod(plan.data_primes)
+        # Uniform on [-F, F) before the modulus was switched from q to p.
+        return noise / (math.ldexp(p / q, plan.flood_bits) / math.sqrt(3))
+
+    def _check(self, answer: bytes, rows: int) -> None:
+        plan = self._plan
+        if not 1 <= rows <= plan.rows_per_chunk:
+            raise FixInputError(f"an answer holds 1 to {plan.rows_per_chunk} rows", value=rows)
+        found, key_id = messages.read_preamble(plan, answer, "answer")
+        if found != rows:
+            raise RejectMessageError("an answer to another number of rows", value=found, remedy=objects.REMEDY)
+        if key_id != self._key_id:
+            raise UseOtherKeyError("another key encrypted this request", value=key_id[:16], remedy=OTHER_KEY)
+
+    def _decrypt_group(self, c1: Array, kept: Array, places: Array, doublings: int = 0) -> Iterator[int]:
         words = np.zeros((2, 1, self._plan.ring_dimension), dtype=np.uint64)
         words[0, 0, places], words[1, 0] = kept, c1
+        for _ in range(doublings):
+            words = 2 * words % np.uint64(self._plan.data_primes[0])
         encrypted = objects.encrypted_from_residues(self._context, self._context.last_parms_id(), words, ntt=False)
         plaintext = seal.Plaintext()
         # Coefficients of c0 that were not sent are zero here, and their plaintexts are not looked at.

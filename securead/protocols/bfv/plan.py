@@ -23,6 +23,7 @@ from securead.program.table import PublicTable
 from securead.protocols.bfv import layouts
 from securead.protocols.bfv.layouts import Group, Layout
 from securead.protocols.bfv.margins import Margins, plain_bits
+from securead.protocols.bfv.work import work as work
 from securead.protocols.engine import EngineSpec, Role
 from securead.protocols.seal import primes
 from securead.protocols.seal.keyfiles import PREFIX_BYTES

@@ -14,14 +14,12 @@ import numpy as np
 from securead.data.schema import Array
 from securead.errors import RejectMessageError
 from securead.protocols.ckks.plan import PREAMBLE_BYTES, CkksPlan
-from securead.protocols.residues.expansion import uniform_residues
 from securead.protocols.seal import packing, publickeys
 from securead.protocols.seal.keyfiles import KeyFiles
 from securead.protocols.seal.objects import REMEDY
 
 KEY_FILES = KeyFiles("ckks")
 KEY_DOMAIN = b"securead.protocols.ckks.a.v1\0"
-COLUMN_DOMAIN = b"securead.protocols.ckks.column.v1\0"
 _PREAMBLE = struct.Struct("<I32s")
 
 
@@ -48,15 +46,9 @@ def uniform_half(plan: CkksPlan) -> Array:
     return publickeys.uniform_half(KEY_DOMAIN, plan.digest, plan.chain, plan.ring_dimension)
 
 
-def expand_column(plan: CkksPlan, seed: bytes, index: int, out: Array | None = None) -> Array:
-    """The uniform half of a seeded ciphertext modulo prime number `index`, int64 of N items."""
-    prime, n = plan.data_primes[index], plan.ring_dimension
-    return uniform_residues(COLUMN_DOMAIN, plan.digest, index, prime, n, seed=seed, out=out)
-
-
-def pack_column(plan: CkksPlan, polynomials: Array, seed: bytes = b"") -> bytes:
-    """One ciphertext of a request: its seed if it has one, then residues uint64 `(polynomials, primes, N)`."""
-    return seed + packing.pack_residues(polynomials, plan.data_primes)
+def column(plan: CkksPlan, polynomials: Array, seed: bytes) -> list[bytes | memoryview]:
+    """One ciphertext of a request, in parts: its seed if it has one, and residues uint64 `(polynomials, primes, N)`."""
+    return [seed, *packing.packed_residues(polynomials, plan.data_primes)]
 
 
 def pack_answer(plan: CkksPlan, score: Array) -> bytes:

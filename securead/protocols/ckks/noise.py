@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 
 from securead.protocols.engine import Role
-from securead.protocols.seal.noise import FLOOD_BITS, public_error
+from securead.protocols.seal.noise import FLOOD_BITS, key_level_error
 
 FAILURE_BITS = 64
 _DIRECTIONS_BITS = 4
@@ -32,22 +32,21 @@ _UNIT = 2.0**-53
 _TRANSFORM_UNITS = 8 * 3.4143
 
 
-def mask_bound(ring_dimension: int, special_prime: int, degree: int) -> int:
+def mask_bound(ring_dimension: int, degree: int) -> int:
     """The largest coefficient of the masks' noise, sum over j < degree of s**j times an encryption of zero.
 
     For every ternary key and all randomness: multiplying by s adds at most N coefficients.
     """
     powers: int = sum(ring_dimension**j for j in range(degree))
-    return public_error(ring_dimension, special_prime) * powers
+    return key_level_error(ring_dimension) * powers
 
 
-def flood_bits(ring_dimension: int, special_prime: int, degree: int) -> int:
-    """Flooding is uniform on [-F, F), F = 2**flood_bits the least power of two above 2**40 N / 2 times `mask_bound`.
+def flood_bits(ring_dimension: int, hidden: int) -> int:
+    """Flooding is uniform on [-F, F), F = 2**flood_bits the least power of two from 2**40 N / 2 times `hidden` on.
 
-    Then leaving the masks' noise out changes the distribution of all N coefficients by at most 2**-40.
+    Then leaving out what is at most `hidden` in every coefficient changes the distribution of all N by at most 2**-40.
     """
-    noise = mask_bound(ring_dimension, special_prime, degree) * (ring_dimension // 2)
-    return (noise - 1).bit_length() + FLOOD_BITS
+    return (hidden * (ring_dimension // 2) - 1).bit_length() + FLOOD_BITS
 
 
 @dataclass(frozen=True)
@@ -88,14 +87,14 @@ class Tails:
         """A bound on the error that dropping one prime adds to a ciphertext of `size` polynomials."""
         return self.rounding * self._powers(size)
 
-    def sanitising(self, special_prime: int, degree: int, flood: int) -> float:
+    def sanitising(self, degree: int, flood: int) -> float:
         """A bound on what an answer's masks and flood, uniform on [-2**flood, 2**flood), add to a slot.
 
         A sum of the flood and an independent uniform real in a unit interval is uniform, so the flood's proxy is at
         most a continuous uniform variable's, a third of the square; its mean is -1/2.
         """
-        zeros = self.fresh("split", special_prime) * self._powers(degree)
-        return zeros + self._embedding(math.ldexp(1.0, 2 * flood) / 3) + self.ring_dimension / 2
+        zeros = self._embedding(21 / 2) * (1 + 2 * self.secret) * self._powers(degree)
+        return zeros + math.ldexp(self._embedding(1 / 3), flood) + self.ring_dimension / 2
 
     def encode(self, largest: float, scale: float) -> float:
         """The encoder's error for values up to `largest`: rounded coefficients, and a transform in doubles."""

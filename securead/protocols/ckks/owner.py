@@ -8,7 +8,6 @@ SEAL's, nor the owner's choice: SEAL's key is moved to it, by SEAL.
 from __future__ import annotations
 
 import math
-import secrets
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from securead.errors import FixInputError, RejectMessageError, UseOtherKeyError
 from securead.protocols.ckks import messages
 from securead.protocols.ckks.context import context_for
 from securead.protocols.ckks.messages import KEY_FILES
-from securead.protocols.ckks.plan import SEED_BYTES, CkksPlan
+from securead.protocols.ckks.plan import CkksPlan
 from securead.protocols.seal import objects, packing, publickeys
 from securead.protocols.seal.keyfiles import OTHER_KEY
 from securead.protocols.seal.keys import StoredKey, check_decrypts, check_encrypts
@@ -81,15 +80,10 @@ class Encryptor:
 
     def __init__(self, plan: CkksPlan, key: SecretKey | PublicKey) -> None:
         self._plan, self._key_id = plan, key.key_id
-        context = self._context = context_for(plan)
+        context = context_for(plan)
         self._encoder = seal.CKKSEncoder(context)
-        if isinstance(key, SecretKey):
-            secret = _load_secret(plan, key)
-            self._encryptor = seal.Encryptor(context, secret)
-            self._evaluator, self._decryptor = seal.Evaluator(context), seal.Decryptor(context, secret)
-        else:
-            self._encryptor = seal.Encryptor(context, _load_public(plan, key))
-        self._primes = np.array(plan.data_primes, dtype=np.int64)[:, None]
+        loaded = _load_secret(plan, key) if isinstance(key, SecretKey) else _load_public(plan, key)
+        self._encryptor = seal.Encryptor(context, loaded)
 
     def encrypt(self, Z: Array) -> bytes:
         """The request payload for integers `(n, width)`, 1 <= n <= rows_per_chunk. Fresh randomness every time."""
@@ -108,39 +102,27 @@ class Encryptor:
                 remedy="Encode records with the program's own encoder.",
             )
         real = np.ldexp(Z.astype(np.float64), -plan.input_fraction_bits)
-        columns = [self._encrypt_column(real[:, i]) for i in range(plan.width)]
+        parts: list[bytes | memoryview] = [messages.preamble(len(Z), self._key_id)]
+        for i in range(plan.width):
+            parts += self._encrypt_column(real[:, i])
         if plan.has_public_column:
             total = sum(term.evaluate(Z.astype(np.int64)) for term in plan.public_terms)
             exact = [math.ldexp(1.0, -plan.score_fraction_bits) * int(t) for t in np.asarray(total)]
-            columns.append(self._encrypt_column(np.array(exact)))
-        return messages.preamble(len(Z), self._key_id) + b"".join(columns)
+            parts += self._encrypt_column(np.array(exact))
+        return b"".join(parts)
 
-    def _encrypt_column(self, values: Array) -> bytes:
-        plaintext, encrypted = seal.Plaintext(), seal.Ciphertext()
+    def _encrypt_column(self, values: Array) -> list[bytes | memoryview]:
+        """One ciphertext. In role `same` SEAL's own seeded one: c0, and the public seed of which c1 is expanded.
+
+        SEAL draws seeds and errors from the operating system, afresh for every ciphertext.
+        """
+        plaintext = seal.Plaintext()
         self._encoder.encode(values.tolist(), self._plan.input_scale, plaintext)
         if self._plan.role == "same":
-            self._encryptor.encrypt_symmetric(plaintext, encrypted)
-            return self._seeded(encrypted)
+            return messages.column(self._plan, *objects.residues(self._encryptor.encrypt_symmetric(plaintext)))
+        encrypted = seal.Ciphertext()
         self._encryptor.encrypt(plaintext, encrypted)
-        words, _ = objects.residues(encrypted)
-        return messages.pack_column(self._plan, words)
-
-    def _seeded(self, encrypted: Any) -> bytes:
-        """SEAL's (c0, c1) moved to a uniform half `a` of a fresh public seed: c0 + (c1 - a) s, with SEAL's error.
-
-        That sum is the decryption of (c0, c1 - a), which SEAL computes. (c0, c1) is dropped here: with the sum it would
-        reveal s. Seeds come from the operating system, never from a counter or a state that a fork could share.
-        """
-        plan, seed = self._plan, secrets.token_bytes(SEED_BYTES)
-        a = np.stack([messages.expand_column(plan, seed, at) for at in range(len(plan.data_primes))])
-        minus = np.zeros((2, *a.shape), dtype=np.uint64)
-        minus[1] = np.where(a == 0, 0, self._primes - a)
-        shift = objects.ciphertext_from_residues(self._context, self._context.first_parms_id(), minus, ntt=True)
-        shift.scale = encrypted.scale
-        self._evaluator.add_inplace(encrypted, shift)
-        moved = seal.Plaintext()
-        self._decryptor.decrypt(encrypted, moved)
-        return messages.pack_column(plan, objects.plaintext_residues(moved).reshape(1, *a.shape), seed)
+        return messages.column(self._plan, *objects.residues(encrypted))
 
 
 class Decryptor:
@@ -180,6 +162,15 @@ class Decryptor:
                 remedy=OTHER_KEY,
             )
         return slots[:rows]
+
+    def in_floods(self, answer: bytes, rows: int) -> Array:
+        """See `securead.protocols.engine.FloodReader`: the scores themselves, which the flood moves.
+
+        N independent coefficients, uniform on [-2**f, 2**f), give a slot's real part N / 2 times their variance.
+        """
+        plan = self._plan
+        deviation = math.ldexp(math.sqrt(plan.ring_dimension / 2 / 3), plan.flood_bits - plan.score_scale_bits)
+        return self.decrypt(answer, rows) / deviation
 
 
 def _secret_body(plan: CkksPlan) -> objects.Body:

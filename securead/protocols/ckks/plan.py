@@ -6,7 +6,8 @@ Guarantees: with `make_plan(public, role)`
 * a decrypted score differs from the integer program's by at most `error_bound <= public.tolerance`, except with
   probability 2**-64 for a chunk: fresh encryption and encoding errors, masks and flood, the rounding of rescaling and
   of SEAL's double-precision transforms (`noise` and `propagate` have the terms, the protocol's SPEC.md the argument);
-* flooding is at least 2**40 N / 2 times the noise of the masks that it hides, in the worst case;
+* flooding is at least 2**40 N / 2 times the noise of the masks that it hides, in the worst case, and, where it is full,
+  2**40 N / 2 times what encryption errors do to the score besides;
 * the plan is the same, bit for bit, on every machine.
 
 Weights stay integers, and scales grow: nothing is rescaled, relinearised or switched before the score is masked and
@@ -25,7 +26,8 @@ from securead.program.polynomial import PublicPolynomial, SquaredNorm
 from securead.program.program import PublicProgram
 from securead.protocols.ckks.noise import flood_bits, mask_bound
 from securead.protocols.ckks.remedies import MAX_DEGREE, carried, smallest_changes
-from securead.protocols.ckks.search import MAX_PRIME_BITS, Found, answer_scale, search
+from securead.protocols.ckks.search import MAX_PRIME_BITS, Found, answer_scale, in_coefficients, search
+from securead.protocols.ckks.work import work as work
 from securead.protocols.engine import EngineSpec, Role
 from securead.protocols.seal import primes
 from securead.protocols.seal.keyfiles import PREFIX_BYTES
@@ -41,9 +43,10 @@ ENGINE = EngineSpec(
     sanitised=True,
     summary="polynomial programs of degree up to 4 under CKKS in SEAL: one ciphertext a feature, one slot a record",
     whole_chunks=True,
+    degrees=(1, MAX_DEGREE),
 )
 
-SEED_BYTES = 32
+SEED_BYTES = 64  # SEAL's
 PREAMBLE_BYTES = 4 + 32  # of requests and answers: rows u32, key id
 
 
@@ -75,7 +78,9 @@ class CkksPlan:
     excess_bits: int
     steps: tuple[StepPlan, ...]
     answer_primes: int
+    full_flood: bool
     flood_bits: int
+    spread: float
     error_bound: float
     result_bound: float
 
@@ -98,7 +103,8 @@ class CkksPlan:
         require(0 <= self.input_fraction_bits <= self.score_fraction_bits, "an absurd scale", self.score_fraction_bits)
         absurd = self.excess_bits < 0 or self.score_scale_bits >= math.prod(data).bit_length()
         require(not absurd, "an absurd scale", self.excess_bits)
-        enough = flood_bits(n, self.special_prime, self.degree)
+        require(0 < self.spread <= self.error_bound, "an absurd effect of encryption errors", self.spread)
+        enough = flood_bits(n, self.hidden)
         require(enough <= self.flood_bits < 2 * limit, "answers could leak", self.flood_bits)
         require(0 < self.error_bound <= self.result_bound < math.inf, "an absurd error bound", self.error_bound)
         flood = math.ldexp(1.0, self.flood_bits - self.score_scale_bits)
@@ -113,7 +119,7 @@ class CkksPlan:
     @functools.cached_property
     def digest(self) -> str:
         """Names the plan in messages, binds keys to it, and fixes the uniform half of every public key."""
-        return codec.digest(self, domain="securead.protocols.ckks.plan.v2")
+        return codec.digest(self, domain="securead.protocols.ckks.plan.v3")
 
     @property
     def rows_per_chunk(self) -> int:
@@ -155,7 +161,12 @@ class CkksPlan:
     @property
     def mask_bound(self) -> int:
         """The largest coefficient of the masks' noise, in the worst case."""
-        return mask_bound(self.ring_dimension, self.special_prime, self.degree)
+        return mask_bound(self.ring_dimension, self.degree)
+
+    @property
+    def hidden(self) -> int:
+        """The largest coefficient of what the flood hides: the masks' noise, and what encryption errors do if full."""
+        return self.mask_bound + (in_coefficients(self.spread, self.score_scale_bits) if self.full_flood else 0)
 
     @property
     def has_public_column(self) -> bool:
@@ -207,26 +218,38 @@ class CkksPlan:
             ("scales, bits", f"input {math.log2(self.input_scale):.0f}, score {self.score_scale_bits}"),
             ("answer", f"{self.answer_size} polynomials, {self.answer_primes} primes"),
             ("error bound", f"{self.error_bound:.3g} (fails with probability below 2**-64 a request)"),
-            ("flooding", f"{self.flood_bits} bits, {FLOOD_BITS} above the noise that it hides"),
-            ("reveals", "the scores of the submitter's own, slightly noisy records; unused slots count as records"),
+            ("flooding", f"{self.flood_bits} bits, {FLOOD_BITS} above {self._flooded}"),
+            ("reveals", f"the scores of the submitter's own, {self._noisy} records; unused slots count as records"),
             ("upload, bytes a record", f"{self.max_request_bytes / rows:.0f} of {rows}"),
             ("download, bytes a record", f"{self.max_answer_bytes / rows:.0f} of {rows}"),
             ("public key at the service, bytes", str(self.evaluation_key_bytes)),
         )
 
+    @property
+    def _flooded(self) -> str:
+        return "the noise that it hides, encryption errors included" if self.full_flood else "the noise that it hides"
 
-def make_plan(program: PublicProgram, role: Role) -> CkksPlan:
-    """Derive parameters, or raise `FixProgramError` with the smallest change that would fit."""
+    @property
+    def _noisy(self) -> str:
+        return "encoded" if self.full_flood else "slightly noisy"
+
+
+def make_plan(program: PublicProgram, role: Role, *, full_flood: bool = False) -> CkksPlan:
+    """Derive parameters, or raise `FixProgramError` with the smallest change that would fit.
+
+    With `full_flood` the flood hides what encryption errors do to the score, as well as the masks' noise. That takes
+    some 60 bits of scale for every degree: it fits programs of degree up to two, and small ones beyond.
+    """
     public = carried(program)
-    found = search(public, role)
+    found = search(public, role, full_flood=full_flood)
     if found is None:
         raise FixProgramError(
             "the program does not fit CKKS at 128 bits of security within its tolerance",
             where="ckks",
             value=f"degree {public.degree}, tolerance {public.tolerance:g}",
-            remedy=smallest_changes(public, role),
+            remedy=smallest_changes(public, role, full_flood=full_flood),
         )
-    return _as_plan(public, role, found)
+    return _as_plan(public, role, found, full_flood)
 
 
 def plan_from_plain(plain: object) -> CkksPlan:
@@ -234,7 +257,7 @@ def plan_from_plain(plain: object) -> CkksPlan:
     return codec.from_plain(CkksPlan, plain, where="CKKS plan")
 
 
-def _as_plan(public: PublicPolynomial, role: Role, found: Found) -> CkksPlan:
+def _as_plan(public: PublicPolynomial, role: Role, found: Found, full_flood: bool) -> CkksPlan:
     return CkksPlan(
         role=role,
         program_digest=public.digest,
@@ -249,7 +272,9 @@ def _as_plan(public: PublicPolynomial, role: Role, found: Found) -> CkksPlan:
         excess_bits=found.excess_bits,
         steps=tuple(StepPlan(state.degree, state.error) for state in found.states),
         answer_primes=found.answer_primes,
+        full_flood=full_flood,
         flood_bits=found.flood_bits,
+        spread=found.spread,
         error_bound=found.error_bound,
         result_bound=found.result_bound,
     )

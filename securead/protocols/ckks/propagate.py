@@ -72,3 +72,32 @@ def propagate(public: PublicPolynomial, role: Role, excess_bits: int, special_pr
         error = fresh + tails.encode(public_term_bound(public), scale)
         states[-1] = State(states[-1].degree, (states[-1].error + error) * _UP)
     return states
+
+
+def spread(
+    public: PublicPolynomial, role: Role, excess_bits: int, special_prime: int, tails: Tails, states: list[State]
+) -> float:
+    """The most by which encryption errors move the score in any slot, in real units: |f(m + e) - f(m)|.
+
+    m is what was encrypted, encoded records with their roundings, and e what encrypting added. `states` are those of
+    `propagate`: f(m) differs from the integer program by no more than they say. As inverse embeddings of such slots,
+    coefficients of the difference are no larger.
+    """
+    fresh = tails.fresh(role, special_prime) / math.ldexp(1.0, public.encoder.fraction_bits + excess_bits)
+    moved: list[float] = []
+    for step in public.steps:
+        match step:
+            case Affine():
+                total = 0.0
+                for source, gain_bits in zip(step.sources, step.gain_bits, strict=True):
+                    total += math.ldexp(
+                        moved[source], gain_bits - step.fraction_bits + public.steps[source].fraction_bits
+                    )
+                moved.append(total * _UP)
+            case Product():
+                a, b = (largest(public, at) + states[at].error for at in (step.left, step.right))
+                left, right = moved[step.left], moved[step.right]
+                moved.append((a * right + b * left + left * right) * _UP)
+            case _:
+                moved.append(fresh * _UP)
+    return (moved[-1] + (fresh if role == "split" and public.public_terms else 0.0)) * _UP

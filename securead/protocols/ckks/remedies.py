@@ -67,17 +67,17 @@ def _needed(public: PublicPolynomial) -> set[int]:
     return needed
 
 
-def smallest_changes(public: PublicPolynomial, role: Role) -> str:
+def smallest_changes(public: PublicPolynomial, role: Role, *, full_flood: bool = False) -> str:
     """Name, for each thing that can be given up, the least of it that makes the program fit."""
-    fits: list[str] = []
-    exponent = _least(_MOST_TOLERANCE_BITS, lambda k: _looser(public, k), role)
+    fits: list[str] = ["the flood over masks alone"] if full_flood and search(public, role) is not None else []
+    exponent = _least(_MOST_TOLERANCE_BITS, lambda k: _looser(public, k), role, full_flood)
     if exponent:
         tolerance = public.tolerance * 2.0**exponent
         fits.append(f"a tolerance of {tolerance:.3g} (2**{exponent} times looser)")
-    bits = _least(_MOST_WEIGHT_BITS, lambda k: _coarser(public, k), role)
+    bits = _least(_MOST_WEIGHT_BITS, lambda k: _coarser(public, k), role, full_flood)
     if bits:
         fits.append(f"{bits} fraction bit{'s' * (bits > 1)} fewer in every weight matrix")
-    halvings = _least(_MOST_LIMIT_HALVINGS, lambda k: _narrower(public, k), role)
+    halvings = _least(_MOST_LIMIT_HALVINGS, lambda k: _narrower(public, k), role, full_flood)
     if halvings:
         fits.append(f"an encoder limit of {public.encoder.limit / 2**halvings:g} instead of {public.encoder.limit:g}")
     if not fits:
@@ -85,12 +85,12 @@ def smallest_changes(public: PublicPolynomial, role: Role) -> str:
     return "Any one of these fits: " + "; ".join(fits) + "."
 
 
-def _least(most: int, change: Callable[[int], PublicPolynomial | None], role: Role) -> int | None:
+def _least(most: int, change: Callable[[int], PublicPolynomial | None], role: Role, full_flood: bool) -> int | None:
     """The smallest k in 1..most for which the changed program fits; fitting is monotone in k."""
 
     def fits(k: int) -> bool:
         changed = change(k)
-        return changed is not None and search(changed, role) is not None
+        return changed is not None and search(changed, role, full_flood=full_flood) is not None
 
     if not fits(most):
         return next((k for k in range(most - 1, 0, -1) if fits(k)), None) if most <= _MOST_WEIGHT_BITS else None

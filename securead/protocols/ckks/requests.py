@@ -6,10 +6,8 @@ import numpy as np
 
 from securead.data.schema import Array
 from securead.errors import RejectMessageError
-from securead.protocols.ckks import messages
 from securead.protocols.ckks.plan import PREAMBLE_BYTES, SEED_BYTES, CkksPlan
-from securead.protocols.residues import unpacking
-from securead.protocols.residues.expansion import key_stream
+from securead.protocols.residues import blake2x, unpacking
 from securead.protocols.seal import packing
 from securead.protocols.seal.objects import REMEDY
 
@@ -17,7 +15,7 @@ from securead.protocols.seal.objects import REMEDY
 def columns(plan: CkksPlan, request: bytes, slots: int) -> Array:
     """A request's residues int64 `(primes, blocks, columns, 2, slots)`, or `RejectMessageError`.
 
-    `slots` in a block divide N. The payload has been through `messages.read_preamble`.
+    `slots` in a block, a multiple of 512, divide N. The payload has been through `messages.read_preamble`.
     """
     n, primes = plan.ring_dimension, plan.data_primes
     residues = np.empty((len(primes), n // slots, plan.columns, 2, slots), np.int64)
@@ -35,16 +33,6 @@ def columns(plan: CkksPlan, request: bytes, slots: int) -> Array:
                 if largest >= prime:
                     raise RejectMessageError("a residue is not below its prime", value=largest, remedy=REMEDY)
                 at += size
-        for index in range(len(primes)) if seed else ():
-            _expand(plan, seed, residues, index, column)
+        if seed:
+            blake2x.expand(seed, primes, residues, column, 1)
     return residues
-
-
-def _expand(plan: CkksPlan, seed: bytes, residues: Array, index: int, column: int) -> None:
-    """The uniform half of a seeded ciphertext modulo one prime: what `messages.expand_column` gives."""
-    prime, n = plan.data_primes[index], plan.ring_dimension
-    stream = key_stream(messages.COLUMN_DOMAIN, plan.digest, index, seed)
-    words = np.frombuffer(stream.update(bytes(8 * n)), dtype="<u8")
-    # A prime just below a power of two rejects next to nothing, so looking first is the fast way.
-    if unpacking.keep(words, prime.bit_length(), residues, index, column, 1) >= prime:
-        messages.expand_column(plan, seed, index, out=residues[index, :, column, 1])

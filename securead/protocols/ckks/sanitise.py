@@ -1,13 +1,15 @@
 """What makes an answer tell the scores and no more: masks of every polynomial, and a flood over c0.
 
 To a score C(Y) with coefficients c0 ... cd is added the sum over j < d of Y**j times a fresh SEAL encryption of zero
-under the owner's public key, and to c0 a polynomial whose N coefficients are uniform on [-2**f, 2**f), f the plan's
-`flood_bits`. Before anything is rescaled: rounding first would make errors that depend on weights. The protocol's
-SPEC.md has the argument. No mask depends on a request, so masks can be made ahead of time; each is used once.
+under the owner's public key, modulo the data primes alone, and to c0 a polynomial whose N coefficients are uniform on
+[-2**f, 2**f), f the plan's `flood_bits`. Before anything is rescaled: rounding first would make errors that depend on
+weights. The protocol's SPEC.md has the argument. No mask depends on a request, so masks can be made ahead of time; each
+is used once.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any
 
@@ -27,11 +29,8 @@ class Masks:
     """Makes masks, floods included, for one plan and one of SEAL's public keys. Safe to use from several threads."""
 
     def __init__(self, plan: CkksPlan, public: Any) -> None:
-        context, y = context_for(plan), np.zeros((2, len(plan.data_primes), plan.ring_dimension), np.uint64)
-        y[1] = 1
-        # The polynomial Y: as a ciphertext, (0, 1).
-        self._y = objects.ciphertext_from_residues(context, context.first_parms_id(), y, ntt=True)
-        self._plan, self._encryptor, self._evaluator = plan, seal.Encryptor(context, public), seal.Evaluator(context)
+        context = context_for(plan)
+        self._plan, self._encryptor, self._level = plan, seal.Encryptor(context, public), context.key_parms_id()
         self._bits = plan.flood_bits + 1
         # Digits below every prime, so that they are residues as they are, and of whole words.
         self._digit = min(32, min(prime.bit_length() for prime in plan.data_primes) - 1)
@@ -46,16 +45,15 @@ class Masks:
 
     def make(self) -> Array:
         """A fresh mask: residues int64 `(primes, degree + 1, N)` in NTT form, to be added to one score."""
-        # Horner's rule in Y, which SEAL computes as the product of ciphertexts that it is: exactly, modulo each prime,
-        # and d + 1 polynomials leave SEAL (which compresses them) in the place of 2 d.
-        total = publickeys.encryption_of_zero(self._encryptor)
-        for _ in range(self._plan.degree - 1):
-            self._evaluator.multiply_inplace(total, self._y)
-            self._evaluator.add_inplace(total, publickeys.encryption_of_zero(self._encryptor))
-        words, _ = objects.residues(total)
-        mask = np.ascontiguousarray(words.swapaxes(0, 1).view(np.int64))
-        for prime, rows, added in zip(self._plan.data_primes, mask, self.flood(self.draw()), strict=True):
-            loops.add(rows[:1], added[None], prime)
+        # At SEAL's key level, and without the residues of the special prime: an encryption of zero modulo q P is one
+        # modulo q, and SEAL need not round P away.
+        primes = self._plan.data_primes
+        mask = np.zeros(self.shape, np.int64)
+        mask[:, 0] = self.flood(self.draw())
+        for j in range(self._plan.degree):
+            words, _ = objects.residues(publickeys.encryption_of_zero(self._encryptor, self._level))
+            for half, at in itertools.product((0, 1), range(len(primes))):
+                loops.add(mask[at, j + half][None], words[half, at][None].view(np.int64), primes[at])
         return mask
 
     def draw(self) -> Array:

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from securead.program.polynomial import PublicPolynomial
-from securead.protocols.ckks.noise import Tails, flood_bits
-from securead.protocols.ckks.propagate import State, largest, propagate, public_term_bound, tails_for
+from securead.protocols.ckks.noise import Tails, flood_bits, mask_bound
+from securead.protocols.ckks.propagate import State, largest, propagate, public_term_bound, spread, tails_for
 from securead.protocols.engine import Role
 from securead.protocols.seal import primes
 
 MAX_ANSWER_PRIMES = 2  # SEAL's decoder is exact enough for two 64-bit digits
 MIN_PRIME_BITS, MAX_PRIME_BITS = 20, 50  # what `residues` proves exact
-_MOST_EXCESS = 96
+_MOST_EXCESS, _MOST_EXCESS_FLOODED = 96, 160
 _EXCESS_CHOICES = 8  # beyond the least: a larger scale leaves more of the tolerance to the answer's rounding
 _MARGIN = 1.0 + 1.0 / 32
 _LATER_PRIMES = 1.01  # earlier roundings are divided by later primes
@@ -34,6 +34,7 @@ class Found:
     data_primes: tuple[int, ...]
     answer_primes: int
     flood_bits: int
+    spread: float
     states: tuple[State, ...]
     error_bound: float
     result_bound: float
@@ -57,16 +58,15 @@ class _Setting:
     tails: Tails
     special_prime: int
     degree: int
-    flood_bits: int
     reach: float
+    full_flood: bool
 
     @classmethod
-    def of(cls, public: PublicPolynomial, role: Role, ring_dimension: int) -> _Setting:
+    def of(cls, public: PublicPolynomial, role: Role, ring_dimension: int, full_flood: bool) -> _Setting:
         special = primes.special_prime(ring_dimension)
-        flood = flood_bits(ring_dimension, special, public.degree)
         score = largest(public, len(public.steps) - 1)
         reach = score + (public_term_bound(public) if role == "split" else 0.0)
-        return cls(public, role, tails_for(public, ring_dimension), special, public.degree, flood, reach)
+        return cls(public, role, tails_for(public, ring_dimension), special, public.degree, reach, full_flood)
 
     def scale_bits(self, excess_bits: int) -> int:
         """Bits of the score's scale before it is rescaled."""
@@ -75,16 +75,32 @@ class _Setting:
     def states(self, excess_bits: int) -> list[State]:
         return propagate(self.public, self.role, excess_bits, self.special_prime, self.tails)
 
+    def spread(self, excess_bits: int) -> float:
+        """The most by which encryption errors move the score."""
+        states = self.states(excess_bits)
+        return spread(self.public, self.role, excess_bits, self.special_prime, self.tails, states)
+
+    def flood_bits(self, excess_bits: int) -> int:
+        """The least flood over what it is to hide."""
+        over = self.spread(excess_bits) if self.full_flood else 0.0
+        n = self.tails.ring_dimension
+        return flood_bits(n, mask_bound(n, self.degree) + in_coefficients(over, self.scale_bits(excess_bits)))
+
     def sanitised_error(self, excess_bits: int) -> float:
         """The worst error of the score with its masks and flood, before rescaling."""
-        added = self.tails.sanitising(self.special_prime, self.degree, self.flood_bits)
+        added = self.tails.sanitising(self.degree, self.flood_bits(excess_bits))
         return self.states(excess_bits)[-1].error + math.ldexp(added, -self.scale_bits(excess_bits))
 
 
-def search(public: PublicPolynomial, role: Role) -> Found | None:
-    """The cheapest parameters, or None when nothing fits."""
+def in_coefficients(slots: float, scale_bits: int) -> int:
+    """A bound on the coefficients of a polynomial whose slots are at most `slots` at a scale of a power of two."""
+    return math.ceil(math.ldexp(slots, scale_bits))
+
+
+def search(public: PublicPolynomial, role: Role, *, full_flood: bool = False) -> Found | None:
+    """The cheapest parameters, or None when nothing fits. A full flood hides what encryption errors do, too."""
     for ring_dimension in primes.RING_DIMENSIONS:
-        setting = _Setting.of(public, role, ring_dimension)
+        setting = _Setting.of(public, role, ring_dimension, full_flood)
         for candidate in sorted(_candidates(setting)):
             found = _with_primes(setting, candidate)
             if found is not None:
@@ -104,7 +120,7 @@ def _candidates(setting: _Setting) -> Iterator[_Candidate]:
 
 def _least_excess(setting: _Setting) -> int | None:
     """The smallest excess whose errors before rescaling stay within the tolerance (by bisection)."""
-    low, high = 0, _MOST_EXCESS
+    low, high = 0, _MOST_EXCESS_FLOODED if setting.full_flood else _MOST_EXCESS
     if setting.sanitised_error(high) >= setting.public.tolerance:
         return None
     while low < high:
@@ -161,7 +177,8 @@ def _with_primes(setting: _Setting, candidate: _Candidate) -> Found | None:
         excess_bits=candidate.excess_bits,
         data_primes=data,
         answer_primes=kept,
-        flood_bits=setting.flood_bits,
+        flood_bits=setting.flood_bits(candidate.excess_bits),
+        spread=setting.spread(candidate.excess_bits),
         states=tuple(setting.states(candidate.excess_bits)),
         error_bound=error,
         result_bound=result,

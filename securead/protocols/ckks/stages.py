@@ -14,12 +14,13 @@ class Stages:
     residue. A stage ends where the next begins, so the seconds of an evaluation add up to the whole.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: tuple[str, ...] = NAMES) -> None:
+        self._names = names
         self.clear()
 
     def clear(self) -> None:
         """Forget what was counted: a warm-up is no request."""
-        self.seconds = dict.fromkeys(NAMES, 0.0)
+        self.seconds = dict.fromkeys(self._names, 0.0)
         self._last = 0.0
 
     def start(self) -> None:

@@ -107,6 +107,16 @@ class Masker:
         self._key = self._private.public_key().public_bytes_raw()
         self._secrets: dict[masks.Member, bytes] = {}
 
+    @property
+    def name(self) -> str:
+        """The site's."""
+        return self._identity.name
+
+    @property
+    def bound(self) -> bool:
+        """Whether it has agreed to a set in this run, hence may have sent something."""
+        return bool(self._state.agreed)
+
     def advert(self) -> Advert:
         """This site's key under its signature: always the same, also after a restart."""
         with self._lock:
@@ -173,25 +183,55 @@ class Masker:
         that is over because a later one was agreed.
         """
         with self._lock:
-            where = f"round {round}, attempt {attempt}"
-            agreed = self._agreed(round, attempt)
-            if agreed is None:
-                raise RejectMessageError(
-                    "this site has agreed to no set here", where=where, remedy="Ask it to agree first."
-                )
-            if agreed is not self._state.agreed[-1]:
-                raise self._over(where)
-            hashed = set_hash(self._run, round, attempt, agreed.members)
-            self._verify_all(agreed, signatures, agreement(self._run, round, attempt, hashed), where)
-            digest = self._bound(round, values, len(agreed.participants), where)
-            if digest != self._state.values:
-                self._remember(dataclasses.replace(self._state, values=digest))
+            agreed, hashed = self._cleared(round, attempt, signatures, values)
             keys = {
                 member[0]: masks.stream_key(self._secret(member), self._run, round, attempt, hashed)
                 for member in agreed.members
                 if member[0] != self._identity.name
             }
             return masks.masked(self._identity.name, keys, values)
+
+    def cleared(
+        self, round: int, attempt: int, signatures: Mapping[str, bytes], values: Array
+    ) -> tuple[masks.Member, ...]:
+        """The members of an agreed attempt that all of them signed, the round being bound to `values`.
+
+        For sums that are hidden in another way; raises as `mask` does.
+        """
+        with self._lock:
+            return self._cleared(round, attempt, signatures, values)[0].members
+
+    def shared_key(self, advert: Advert, kind: str, *parts: bytes | str | int) -> bytes:
+        """32 bytes that only this site and the advert's know, for a purpose of its own: the statement `kind`, `parts`.
+
+        Raises, where the advert is not of another site of this run, as `agree` does.
+        """
+        with self._lock:
+            where = f"the advert of {advert.name[:80]!r}"
+            self._check_advert(advert, dict(self._state.keys), where)
+            if advert.name == self._identity.name or advert.key_bytes == self._key:
+                raise RejectMessageError("a site shares no secret with itself", where=where)
+            secret = self._secret((advert.name, advert.key_bytes))
+            return masks.derived(secret, statement(kind, self._run, *parts))
+
+    def _cleared(
+        self, round: int, attempt: int, signatures: Mapping[str, bytes], values: Array
+    ) -> tuple[_Agreed, bytes]:
+        """The attempt and the hash of its set, once its signatures are there and the round is bound to the values."""
+        where = f"round {round}, attempt {attempt}"
+        agreed = self._agreed(round, attempt)
+        if agreed is None:
+            raise RejectMessageError(
+                "this site has agreed to no set here", where=where, remedy="Ask it to agree first."
+            )
+        if agreed is not self._state.agreed[-1]:
+            raise self._over(where)
+        hashed = set_hash(self._run, round, attempt, agreed.members)
+        self._verify_all(agreed, signatures, agreement(self._run, round, attempt, hashed), where)
+        digest = self._bound(round, values, len(agreed.participants), where)
+        if digest != self._state.values:
+            self._remember(dataclasses.replace(self._state, values=digest))
+        return agreed, hashed
 
     def _bound(self, round: int, values: Array | None, participants: int, where: str) -> str:
         """The digest of what this round may mask, once that is known; "" before."""
@@ -253,19 +293,23 @@ class Masker:
             )
         known = dict(self._state.keys)
         for advert in asked:
-            check_text(advert.name, MAX_NAME_BYTES, "a site's name")
-            if advert.run != self._run:
-                raise RejectMessageError(
-                    f"the advert of {advert.name!r} is of another run", where=where, value=advert.run[:80]
-                )
-            if known.get(advert.name, advert.key) != advert.key:
-                raise UseOtherKeyError(
-                    f"site {advert.name!r} has another key than before in this run",
-                    where=where,
-                    remedy="It lost its memory, or another site took its name: go on without it, or begin a new run.",
-                )
-            self._roster.verify(advert.name, advert.credential_bytes, advert.statement, advert.signature_bytes)
+            self._check_advert(advert, known, where)
         return asked
+
+    def _check_advert(self, advert: Advert, known: Mapping[str, str], where: str) -> None:
+        """Raise unless it is an advert of this run, of a key that is its name's, signed by who the roster knows."""
+        check_text(advert.name, MAX_NAME_BYTES, "a site's name")
+        if advert.run != self._run:
+            raise RejectMessageError(
+                f"the advert of {advert.name!r} is of another run", where=where, value=advert.run[:80]
+            )
+        if known.get(advert.name, advert.key) != advert.key:
+            raise UseOtherKeyError(
+                f"site {advert.name!r} has another key than before in this run",
+                where=where,
+                remedy="It lost its memory, or another site took its name: go on without it, or begin a new run.",
+            )
+        self._roster.verify(advert.name, advert.credential_bytes, advert.statement, advert.signature_bytes)
 
     def _refuse_growth(self, round: int, attempt: int, asked: tuple[Advert, ...], where: str) -> None:
         if round > self._state.round:

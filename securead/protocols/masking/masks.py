@@ -40,9 +40,19 @@ def pair_secret(private: X25519PrivateKey, run: str, own: Member, other: Member)
     return HKDF(hashes.SHA256(), 32, None, statement("pair", run, *lower, *higher)).derive(shared)
 
 
+def check_member(member: Member) -> None:
+    """Raise `UseOtherKeyError` for a point of low order: every other site will refuse it."""
+    pair_secret(X25519PrivateKey.generate(), "", ("", b""), member)
+
+
 def stream_key(secret: bytes, run: str, round: int, attempt: int, set_hash: bytes) -> bytes:
     """The AES-256 key of a pair's mask in one attempt, used for nothing else."""
-    return HKDFExpand(hashes.SHA256(), 32, statement("mask", run, round, attempt, set_hash)).derive(secret)
+    return derived(secret, statement("mask", run, round, attempt, set_hash))
+
+
+def derived(secret: bytes, info: bytes) -> bytes:
+    """32 bytes of a secret for one purpose, which `info` states (HKDF-Expand-SHA256, RFC 5869)."""
+    return HKDFExpand(hashes.SHA256(), 32, info).derive(secret)
 
 
 def stream(key: bytes, count: int) -> Array:

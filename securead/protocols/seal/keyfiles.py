@@ -16,15 +16,21 @@ from securead.errors import FixInputError, UseOtherKeyError
 
 OTHER_KEY = "Use the key directory that was made for this model and role, or make a new one."
 _REMEDY = "The file is damaged or foreign: restore it, or make new keys."
-_FIELDS = struct.Struct("<24s32s32s32s")
+_KIND_BYTES = 24
+_FIELDS = struct.Struct(f"<{_KIND_BYTES}s32s32s32s")
 PREFIX_BYTES = _FIELDS.size
 
 
 @dataclass(frozen=True)
 class KeyFiles:
-    """The key files of one engine."""
+    """The key files of one engine. `mark`: what they begin with, five letters at most; by default the engine's name."""
 
     engine: str
+    mark: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self._magic("secret")) != _KIND_BYTES:
+            raise ValueError(f"the files of the engine {self.engine!r} need a mark of five letters at most")
 
     def key_id(self, plan_digest: str, public: bytes) -> str:
         """The name of a key pair, hex."""
@@ -58,7 +64,7 @@ class KeyFiles:
         return key_id.hex(), content
 
     def _magic(self, kind: str) -> bytes:
-        return f"securead-{self.engine}-{kind}-1\n".encode().ljust(24, b"\0")
+        return f"securead-{self.mark or self.engine}-{kind}-1\n".encode().ljust(_KIND_BYTES, b"\0")
 
 
 def same_plan(expected: str, found: str) -> None:

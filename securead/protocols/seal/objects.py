@@ -20,6 +20,7 @@ import zstandard
 from securead.data.schema import Array
 from securead.errors import RejectMessageError
 from securead.files import memory_path
+from securead.protocols.seal import memory
 from securead.protocols.seal.sizes import HEADER_BYTES, METADATA_BYTES, PLAINTEXT_BYTES, SEED_BYTES, compressed_limit
 
 # SEAL has no type information: these objects are `Any` in the engines on SEAL, nowhere else.
@@ -91,16 +92,29 @@ def residues(value: Ciphertext) -> tuple[Array, bytes]:
 
     A seeded ciphertext lacks the last polynomial; the seed of any other is empty. `value` is our own, not a message.
     """
-    body = _own_body(value)
-    *_, dimension, primes, _, _ = _CIPHERTEXT.unpack_from(body)
-    (words,) = _COUNT.unpack_from(body, METADATA_BYTES - _COUNT.size)
-    found = np.frombuffer(body, dtype="<u8", count=words, offset=METADATA_BYTES).reshape(-1, primes, dimension)
-    return found, body[METADATA_BYTES + 8 * words :][SEED_BYTES - 64 :]
+    words, tail = memory.read(value, lambda: _saved_ciphertext(value))
+    if tail and tail[-65] != _BLAKE2XB:
+        raise AssertionError("this build of SEAL does not expand seeds by BLAKE2Xb")
+    return words, tail[-64:]
 
 
 def plaintext_residues(value: Plaintext) -> Array:
     """The words of a plaintext or a secret key, uint64 `(words,)`: of the key itself, as its `data()` dangles."""
-    return np.frombuffer(_own_body(value), dtype="<u8", offset=PLAINTEXT_BYTES)
+    if isinstance(value, seal.SecretKey):
+        return _saved_plaintext(value).words
+    return memory.read(value, lambda: _saved_plaintext(value)).words
+
+
+def _saved_ciphertext(value: Ciphertext) -> memory.Saved:
+    body = _own_body(value)
+    *_, dimension, primes, _, _ = _CIPHERTEXT.unpack_from(body)
+    (words,) = _COUNT.unpack_from(body, METADATA_BYTES - _COUNT.size)
+    found = np.frombuffer(body, dtype="<u8", count=words, offset=METADATA_BYTES).reshape(-1, primes, dimension)
+    return memory.Saved(found, body[METADATA_BYTES + 8 * words :])
+
+
+def _saved_plaintext(value: Plaintext) -> memory.Saved:
+    return memory.Saved(np.frombuffer(_own_body(value), dtype="<u8", offset=PLAINTEXT_BYTES), b"")
 
 
 def ciphertext_from_residues(

@@ -10,8 +10,8 @@ SECURITY_BITS = 128
 MIN_PRIME_BITS, MAX_PRIME_BITS = 20, 60
 # Ternary secrets, classical attacks, 128 bits: the largest modulus of any key or ciphertext, in bits. The standard of
 # 2018 (Albrecht et al.; SEAL enforces it) and the guideline of 2024 (Bossuat et al.); both must hold.
-STANDARD_2018 = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438}
-GUIDELINE_2024 = {2048: 53, 4096: 106, 8192: 214, 16384: 430}
+STANDARD_2018 = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438, 32768: 881}
+GUIDELINE_2024 = {2048: 53, 4096: 106, 8192: 214, 16384: 430, 32768: 868}
 RING_DIMENSIONS = (4096, 8192, 16384)
 
 
@@ -26,10 +26,13 @@ def is_usable(prime: int, ring_dimension: int) -> bool:
 
 
 @functools.cache
-def special_prime(ring_dimension: int) -> int:
-    """The smallest usable prime: SEAL always reserves one, and without key switching its size does not matter."""
-    start = 2 * ring_dimension + 1
-    return next(n for n in itertools.count(start, 2 * ring_dimension) if is_usable(n, ring_dimension))
+def special_prime(ring_dimension: int, bits: int = 1) -> int:
+    """The smallest usable prime of at least so many bits: SEAL always reserves one, and where no key is switched, or
+    errors of switching are divided by primes anyway, its size does not matter.
+    """
+    start = (1 << bits - 1) // (2 * ring_dimension) * 2 * ring_dimension + 1
+    candidates = itertools.count(max(start, 2 * ring_dimension + 1), 2 * ring_dimension)
+    return next(n for n in candidates if n >> (bits - 1) and is_usable(n, ring_dimension))
 
 
 def choose(ring_dimension: int, bits: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -37,7 +40,7 @@ def choose(ring_dimension: int, bits: tuple[int, ...]) -> tuple[int, ...] | None
     left: dict[int, Iterator[int]] = {}
     chosen = []
     for width in bits:
-        stream = left.setdefault(width, iter(_of_width(ring_dimension, width)))
+        stream = left.setdefault(width, iter(_of_width(ring_dimension, width, max(8, len(bits)))))
         prime = next(stream, None)
         if prime is None:
             return None
@@ -47,11 +50,11 @@ def choose(ring_dimension: int, bits: tuple[int, ...]) -> tuple[int, ...] | None
 
 def other_than(ring_dimension: int, chain: tuple[int, ...]) -> int:
     """A usable prime that is not in `chain`."""
-    return next(prime for prime in _of_width(ring_dimension, MAX_PRIME_BITS) if prime not in chain)
+    return next(prime for prime in _of_width(ring_dimension, MAX_PRIME_BITS, 64) if prime not in chain)
 
 
 @functools.cache
-def _of_width(ring_dimension: int, bits: int, count: int = 8) -> tuple[int, ...]:
+def _of_width(ring_dimension: int, bits: int, count: int) -> tuple[int, ...]:
     """The `count` largest primes of a width, the special prime excepted."""
     found: list[int] = []
     step = 2 * ring_dimension

@@ -43,21 +43,46 @@ def generate(context: Context, chain: tuple[int, ...], half: Array) -> tuple[Any
     all primes are data primes. Nothing is encrypted under that context. (p0, p1) is dropped here: with (b, a) it would
     reveal s.
     """
-    dimension = half.shape[1]
+    secret, move = _fresh(context, chain, half.shape[1])
+    return secret, move(_created(context, secret), half)
+
+
+def generate_with_relinearisation(context: Context, chain: tuple[int, ...], halves: Array) -> tuple[Any, Array]:
+    """`generate`, and the relinearisation key that SEAL makes for the same secret, moved to uniform halves likewise.
+
+    `halves` `(1 + digits, primes, N)` are the public key's and then each digit's; so are the polynomials returned. A
+    digit's key (k0, k1) has k0 + k1 s = P s^2 - e modulo its own prime, and -e modulo all others.
+    """
+    secret, move = _fresh(context, chain, halves.shape[2])
+    moved = [move(_created(context, secret), halves[0])]
+    keys = seal.RelinKeys()
+    seal.KeyGenerator(context, secret).create_relin_keys(keys)
+    moved += [move(objects.residues(key)[0], half) for key, half in zip(keys.key(2), halves[1:], strict=True)]
+    return secret, np.stack(moved)
+
+
+def _fresh(context: Context, chain: tuple[int, ...], dimension: int) -> tuple[Any, Callable[[Array, Array], Array]]:
+    """A fresh secret key, and what moves a key (p0, p1) of it to another uniform half a: p0 + (p1 - a) s."""
     wide = _wide_context(chain, dimension)
     wide_secret = seal.KeyGenerator(wide).secret_key()
     words = objects.plaintext_residues(wide_secret)[: dimension * len(chain)]
-    secret = objects.secret_key_from_words(context, words)
+    decryptor, modulus = seal.Decryptor(wide, wide_secret), np.array(chain, dtype=np.uint64)[:, None]
+
+    def move(key: Array, half: Array) -> Array:
+        p0, p1 = key
+        moved, total = np.stack([p0, (p1 + (modulus - half)) % modulus]), seal.Plaintext()
+        decryptor.decrypt(objects.ciphertext_from_residues(wide, wide.first_parms_id(), moved, ntt=True), total)
+        return np.array(objects.plaintext_residues(total)).reshape(p0.shape)
+
+    return objects.secret_key_from_words(context, words), move
+
+
+def _created(context: Context, secret: Any) -> Array:
+    """A public key of SEAL's, residues uint64 `(2, primes, N)`."""
     created = seal.PublicKey()
     seal.KeyGenerator(context, secret).create_public_key(created)
-    (p0, p1), _ = objects.residues(created)
-    modulus = np.array(chain, dtype=np.uint64)[:, None]
-    moved = np.stack([p0, (p1 + (modulus - half)) % modulus])
-    sum_of_both = seal.Plaintext()
-    seal.Decryptor(wide, wide_secret).decrypt(
-        objects.ciphertext_from_residues(wide, wide.first_parms_id(), moved, ntt=True), sum_of_both
-    )
-    return secret, objects.plaintext_residues(sum_of_both).reshape(p0.shape)
+    found, _ = objects.residues(created)
+    return found
 
 
 def content_bytes(chain: tuple[int, ...], ring_dimension: int) -> int:
@@ -112,10 +137,16 @@ def read_key(
     return key_id, unpack(context, chain, half, body)
 
 
-def encryption_of_zero(encryptor: Any) -> Ciphertext:
-    """A fresh one at the top level, from SEAL's encryptor with a public key."""
+def encryption_of_zero(encryptor: Any, level: Any = None) -> Ciphertext:
+    """A fresh one from SEAL's encryptor with a public key, at the top level of data or at another one.
+
+    At the key level all primes of the chain are there, and none has been divided by: see `noise.key_level_error`.
+    """
     zero = seal.Ciphertext()
-    encryptor.encrypt_zero(zero)
+    if level is None:
+        encryptor.encrypt_zero(zero)
+    else:
+        encryptor.encrypt_zero(level, zero)
     return zero
 
 

@@ -35,6 +35,7 @@ from securead.protocols.sharing.correlations import (
     sign_correlations,
     size,
 )
+from securead.protocols.sharing.work import work as work
 
 ENGINE = EngineSpec(
     name="sharing",

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from securead import codec
 from securead.checks import programs
 from securead.errors import FixInputError, FixProgramError
 from securead.program.builder import ProgramBuilder
+from securead.program.polynomial import PublicPolynomial
 from securead.program.program import Program
 from securead.protocols.ckks.noise import flood_bits, mask_bound
 from securead.protocols.ckks.plan import CkksPlan, make_plan, plan_from_plain
@@ -114,6 +116,9 @@ def test_a_plan_beyond_the_tables_cannot_be_made() -> None:
         {"answer_primes": len(plan.data_primes) + 1},
         {"flood_bits": plan.flood_bits - 1},
         {"flood_bits": plan.flood_bits + 40},
+        {"full_flood": True},
+        {"spread": 0.0},
+        {"spread": 2 * plan.error_bound},
         {"excess_bits": plan.excess_bits + 60},
     ):
         with pytest.raises(FixInputError):
@@ -155,12 +160,10 @@ def test_chosen_parameters_of_the_shared_programs() -> None:
 @pytest.mark.parametrize("degree", [1, 2, 3, 4])
 def test_the_flood_covers_the_masks_by_forty_bits(ring_dimension: int, degree: int) -> None:
     """Against the worst case worked out in rationals: every coefficient of s is 1 or -1, every error at its limit."""
-    special = primes.special_prime(ring_dimension)
-    zero = Fraction(21 * (2 * ring_dimension + 1), special) + Fraction(ring_dimension + 1, 2)
-    worst = zero * sum(ring_dimension**j for j in range(degree))
-    assert worst <= mask_bound(ring_dimension, special, degree) <= worst * Fraction(101, 100)
-    flood = 1 << flood_bits(ring_dimension, special, degree)
-    assert worst * ring_dimension / (2 * flood) <= Fraction(1, 2**40)
+    worst = 21 * (2 * ring_dimension + 1) * sum(ring_dimension**j for j in range(degree))
+    assert worst == mask_bound(ring_dimension, degree)
+    flood = 1 << flood_bits(ring_dimension, worst)
+    assert Fraction(worst * ring_dimension, 2 * flood) <= Fraction(1, 2**40) < Fraction(worst * ring_dimension, flood)
 
 
 @pytest.mark.parametrize("role", ["same", "split"])
@@ -209,3 +212,54 @@ def test_describe_reads_well() -> None:
     text = dict(make_plan(programs.mahalanobis().public, "same").describe())
     assert "40 above" in text["flooding"]
     assert "128 bits" in text["security"]
+    full = dict(make_plan(programs.mahalanobis().public, "same", full_flood=True).describe())
+    assert "encryption errors included" in full["flooding"]
+    assert "slightly noisy" in text["reveals"]
+    assert "slightly noisy" not in full["reveals"]
+
+
+@pytest.mark.parametrize("role", ["same", "split"])
+@pytest.mark.parametrize("degree", [1, 2])
+def test_a_full_flood_covers_masks_and_encryption_errors_by_forty_bits(role: str, degree: int) -> None:
+    program = programs.small_quadratic() if degree == 2 else linear()
+    plan, bare = (make_plan(program.public, role, full_flood=full) for full in (True, False))
+    assert (plan.full_flood, bare.full_flood, plan.degree) == (True, False, degree)
+    hidden = Fraction(plan.spread) * 2**plan.score_scale_bits + mask_bound(plan.ring_dimension, degree)
+    assert hidden <= plan.hidden < hidden + 2
+    assert hidden * plan.ring_dimension / (2 << plan.flood_bits) <= Fraction(1, 2**40)
+    assert bare.hidden == mask_bound(bare.ring_dimension, degree)
+    assert plan.error_bound <= program.public.tolerance
+    assert plan.digest != bare.digest
+    assert plan_from_plain(json.loads(json.dumps(codec.to_plain(plan)))) == plan
+    with pytest.raises(FixInputError, match="leak"):
+        dataclasses.replace(plan, flood_bits=plan.flood_bits - 1)
+    with pytest.raises(FixInputError, match="leak"):
+        dataclasses.replace(plan, spread=4 * plan.spread)
+
+
+def test_a_full_flood_that_does_not_fit_is_refused_with_what_does() -> None:
+    public = programs.autoencoder(8, 4).public
+    with pytest.raises(FixProgramError, match="the flood over masks alone"):
+        make_plan(public, "same", full_flood=True)
+    assert make_plan(public, "same").degree == 4
+
+
+def test_full_floods_are_those_of_the_vectors() -> None:
+    path = Path(__file__).resolve().parents[3] / "protocols" / "ckks" / "vectors.json"
+    fits = 0
+    for case in json.loads(path.read_text(encoding="utf-8"))["programs"]:
+        public = codec.from_plain(PublicPolynomial, case["public"], where=case["name"])
+        for role, expected in zip(("same", "split"), case["full_floods"], strict=True):
+            if expected is None:
+                with pytest.raises(FixProgramError):
+                    make_plan(public, role, full_flood=True)
+            else:
+                assert codec.to_plain(make_plan(public, role, full_flood=True)) == expected
+                fits += 1
+    assert fits == 7  # of degree 2 all, of degree 4 one
+
+
+def linear() -> Program:
+    build = ProgramBuilder(programs.encoder(3))
+    build.affine([(np.array([[0.5, -1.0, 2.0]]), build.input)], np.array([1.0]), fraction_bits=20)
+    return build.finish(tolerance=1e-3, honest_extraction_rows=4)

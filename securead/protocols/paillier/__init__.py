@@ -1,0 +1,1 @@
+"""Paillier: sums of training under the sites' key (`summing`), and blind lookup; contracts in protocols/paillier/."""

@@ -1,0 +1,1 @@
+"""Linear programs on features that their owner encrypts under its own Paillier key: the classical use."""
