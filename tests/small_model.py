@@ -106,7 +106,11 @@ class Served:
 def served(
     tmp: Path, *bundles: Path, port: int = 0, arguments: tuple[str, ...] = ("--no-tls",), **environment: str
 ) -> Iterator[Served]:
-    """`securead serve` on a port that the system chooses; killed at the end whatever happens."""
+    """`securead serve` on a port that the system chooses; killed at the end whatever happens.
+
+    One worker, which starts soonest, unless the arguments say otherwise.
+    """
+    arguments = arguments if "--workers" in arguments else (*arguments, "--workers", "1")
     errors = tmp / f"service-{len(list(tmp.glob('service-*')))}.stderr"
     command = [sys.executable, "-m", "securead", "serve", *map(str, bundles), "--port", str(port), *arguments]
     with errors.open("wb") as stderr:

@@ -39,7 +39,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(place: Path) -> Iterator[Served]:
-    with served(place, place / "bundle", place / "other-bundle") as running:
+    arguments = ("--no-tls", "--workers", "2")
+    with served(place, place / "bundle", place / "other-bundle", arguments=arguments) as running:
         yield running
 
 

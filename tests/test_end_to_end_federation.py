@@ -102,7 +102,7 @@ def joined(made: Institutions, coordinator: Process, bank: str) -> Process:
 # What works.
 
 
-@pytest.mark.parametrize("aggregation", ["masked", "plain"])
+@pytest.mark.parametrize("aggregation", ["masked", "plain", pytest.param("paillier", marks=pytest.mark.long)])
 def test_three_institutions(start: Start, aggregation: str) -> None:
     made = start(federation=f'aggregation = "{aggregation}"\n')
     coordinator = made.coordinator()

@@ -16,6 +16,8 @@ from securead.cli import (
     federation,
     inspect,
     keygen,
+    plan,
+    publish,
     scoring,
     serve,
     share,
@@ -78,6 +80,8 @@ def _add(name: str, command: Callable[..., None], kind: type[TyperCommand] | Non
 _add("train", train.command)
 _add("coordinator", federation.coordinator)
 _add("site", federation.site)
+_add("plan", plan.command)
+_add("publish", publish.command)
 _add("serve", serve.command)
 _add("keygen", keygen.command)
 _add("encrypt", scoring.encrypt)

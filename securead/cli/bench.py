@@ -41,7 +41,8 @@ def command(
         str,
         typer.Argument(
             metavar="SUITE",
-            help="quick, engines, privacy, federation, peers, mechanisms or full; or FILE.toml, a suite of your own.",
+            help="quick, engines, privacy, federation, peers, mechanisms, readme or full, or a part of one of them, as "
+            "ckks; or FILE.toml, a suite of your own.",
         ),
     ],
     out: Annotated[

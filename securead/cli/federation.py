@@ -38,9 +38,11 @@ def coordinator(
     """Coordinate one training run between institutions, and write the bundle.
 
     The coordinator sees sums that carry their noise already; with aggregation = "masked" in the recipe's section
-    [federation] it sees no single site's update at all. It listens for the sites of the recipe, each known by its
-    certificate (mutual TLS 1.3), and needs nothing of theirs beforehand. Sites may come before or after it, in any
-    order; the run begins when all are there, or after --wait seconds with as many as the recipe allows.
+    [federation] it sees no single site's update at all. ("paillier" has the same purpose under a key that all sites
+    share: a site that works together with the coordinator opens every update.) It listens for the sites of the recipe,
+    each known by its certificate (mutual TLS 1.3), and needs nothing of theirs beforehand. Sites may come before or
+    after it, in any order; the run begins when all are there, or after --wait seconds with as many as the recipe
+    allows.
 
     A site that does not answer within round_timeout, or whose process ends, is reported and left out as the recipe
     allows; it may come back in a later round. After each round BUNDLE.training is written. A run that was cut off goes

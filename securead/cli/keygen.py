@@ -25,6 +25,10 @@ def command(
     role: Annotated[
         RoleName, typer.Option(help="same: whoever submits also decrypts. split: the submitter cannot decrypt.")
     ] = RoleName.SAME,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", metavar="NAME", help="The engine (default: the first that fits; see securead plan)."),
+    ] = None,
     passphrase_file: options.PassphraseFile = None,
     ca: options.Ca = None,
     patience: options.Patience = 60.0,
@@ -48,12 +52,14 @@ def command(
     from securead.cli.screen import ProgressBar, print_json, say, size
     from securead.client.keys import PUBLIC_KEY_FILE, SECRET_KEY_FILE, make_keys, refuse_existing
     from securead.client.service import Service
+    from securead.client.setups import with_published
 
     start = time.perf_counter()
     refuse_existing(out)
     secret_words = options.passphrase(passphrase_file)
     with ProgressBar() as watch, Service(server, ca=ca, patience=patience, watch=watch) as service:
-        keys = make_keys(service.model(model), "split" if role is RoleName.SPLIT else "same")
+        keys = make_keys(service.model(model), "split" if role is RoleName.SPLIT else "same", engine=engine)
+        keys = with_published(service, keys, watch=watch)
     keys.save(out, passphrase=secret_words)
     public = (out / "public" / PUBLIC_KEY_FILE).stat().st_size
     secret = (out / "secret" / SECRET_KEY_FILE).stat().st_size

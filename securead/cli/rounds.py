@@ -97,7 +97,7 @@ class Rounds:
     def _answered(self, event: Answered) -> None:
         row = self._row(event.site)
         row.state, row.style = (
-            {"prepare": "computed", "send": "sent", "finish": "done"}.get(event.kind, "here"),
+            {"prepare": "computed", "send": "sent", "open": "sent", "finish": "done"}.get(event.kind, "here"),
             "green",
         )
         row.seconds = row.seconds if event.seconds is None else event.seconds

@@ -284,6 +284,7 @@ def _score_by_service(
     from securead.client.positions import Positions
     from securead.client.results import Summary, write_scores
     from securead.client.service import Service
+    from securead.client.setups import with_published
     from securead.errors import UseOtherKeyError
 
     start = time.perf_counter()
@@ -291,7 +292,7 @@ def _score_by_service(
     messages.refuse_unwritable(out)
     with ProgressBar() as watch, Service(server, ca=ca, patience=patience, watch=watch) as service:
         if keys is None:
-            pair = make_keys(service.model(model), "same", engine=engine)
+            pair = with_published(service, make_keys(service.model(model), "same", engine=engine), watch=watch)
         else:
             pair = load_keys(keys, passphrase=passphrase)
         if pair.model.name != model:

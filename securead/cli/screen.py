@@ -62,7 +62,7 @@ class ProgressBar:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("{task.completed:,.0f} of {task.total:,.0f} rows"),
+                TextColumn(f"{{task.completed:,.0f}} of {{task.total:,.0f}} {'bytes' if phase == 'fetch' else 'rows'}"),
                 TimeRemainingColumn(),
                 console=self._console,
                 transient=True,

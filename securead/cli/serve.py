@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from securead.serving.loaded import LoadedModel
 
 
+MOST_WORKERS = 8  # by default: that many keep the one process that receives messages busy
+
+
 def command(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundle directories, one or several.")],
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
@@ -22,7 +25,7 @@ def command(
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's private key, PEM.")] = None,
     no_tls: Annotated[bool, typer.Option("--no-tls", help="Plain http, on addresses of this machine only.")] = False,
     passphrase_file: options.PassphraseFile = None,
-    queue: Annotated[int, typer.Option(min=0, help="Requests held while one is evaluated; more get HTTP 503.")] = 8,
+    queue: Annotated[int, typer.Option(min=0, help="Requests held while others are evaluated; more get HTTP 503.")] = 8,
     max_body: Annotated[
         int | None,
         typer.Option(metavar="BYTES", min=1, help="Refuse larger messages (default: what the models need at most)."),
@@ -33,6 +36,13 @@ def command(
     outbox: Annotated[
         Path | None,
         typer.Option("--outbox", metavar="FILE", help="Also keep answers for later pick-up by key holders, in FILE."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests evaluated at a time (default: usable cores, at most 8), see below."),
+    ] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option("--engine", metavar="NAME", help="Offer this engine only; repeatable.")
     ] = None,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
@@ -51,6 +61,10 @@ def command(
     often the second chunk. Keys are free to make: this measures honest use and stops nobody who is determined. For
     that, put accounts in front of the service.
 
+    With --workers 2 or more, as many processes evaluate, each on a core and with a copy of the models of its own. One
+    that ends is replaced, and what it was evaluating goes to another: no request is lost. With --workers 1 this process
+    evaluates itself: that starts sooner and takes less memory, and a crash of an engine ends the service.
+
     With --outbox, gateways may deposit requests whose answers wait on disk until their key holder fetches them
     (securead gateway, securead centre). FILE holds encrypted answers, gateways' names and the times of their windows.
 
@@ -64,6 +78,7 @@ def command(
     """
     from securead.cli.screen import say
     from securead.serving.process import URL_PREFIX, Address, run
+    from securead.serving.processes import usable_cores
 
     address = Address(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, no_tls=no_tls)
 
@@ -86,6 +101,8 @@ def command(
         max_body=max_body,
         refuse_extraction=refuse_extraction,
         outbox=outbox,
+        workers=workers or min(usable_cores(), MOST_WORKERS),
+        engines=engine,
         announce=announce,
         until_stdin_closes=until_stdin_closes,
     )

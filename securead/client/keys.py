@@ -2,6 +2,7 @@
 
     DIR/public/    for whoever encrypts in role `split`: model.json, plan.json, key.json, public.key
     DIR/secret/    for the key holder alone (0700): the same three, and secret.key (0600, sealed on request)
+    setup.bin      in the half that encrypts: what the service publishes once, where the engine asks for it
 
 Each half stands by itself, so `public/` can be handed over as it is. In role `same` the submitter holds the secret
 half and encrypts with it, which halves the upload. Where the service needs the public key to mask answers, whoever
@@ -21,12 +22,12 @@ from pathlib import Path
 from securead import codec, files
 from securead.errors import FixInputError, RetryLaterError, UseOtherKeyError
 from securead.models.bundle import MAX_PUBLIC_BYTES, PublicModel
-from securead.protocols import registry
+from securead.protocols import registry, setup
 from securead.protocols.choice import choose
 from securead.protocols.engine import Decryptor, Encryptor, Plan, PublicKey, Role, SecretKey
 
 MODEL_FILE, PLAN_FILE, KEY_FILE = "model.json", "plan.json", "key.json"
-PUBLIC_KEY_FILE, SECRET_KEY_FILE = "public.key", "secret.key"
+PUBLIC_KEY_FILE, SECRET_KEY_FILE, SETUP_FILE = "public.key", "secret.key", "setup.bin"
 MAX_KEY_BYTES = 1 << 30
 
 
@@ -48,7 +49,8 @@ class KeyRecord:
 class SubmitterKeys:
     """What it takes to encrypt: in role `split` a public key, in role `same` the secret one.
 
-    `evaluation_key`: the public key as the service is sent it, where the plan asks for one.
+    `evaluation_key`: the public key as the service is sent it, where the plan asks for one. `published`: what the
+    service publishes, where the engine needs it.
     """
 
     model: PublicModel
@@ -56,10 +58,11 @@ class SubmitterKeys:
     record: KeyRecord
     key: SecretKey | PublicKey = field(repr=False)
     evaluation_key: bytes | None = field(default=None, repr=False)
+    published: bytes | None = field(default=None, repr=False)
 
     def encryptor(self) -> Encryptor:
-        """An encryptor for the plan."""
-        return registry.owner_module(self.plan.engine).make_encryptor(self.plan, self.key)
+        """An encryptor for the plan. Raises what the engine raises where what is published is missing or unsound."""
+        return setup.make_encryptor(self.plan, self.key, self.published)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +88,14 @@ class Keys:
     record: KeyRecord
     secret: SecretKey = field(repr=False)
     public: PublicKey = field(repr=False)
+    published: bytes | None = field(default=None, repr=False)
 
     @property
     def submitter(self) -> SubmitterKeys:
         """The encrypting side."""
         key = self.secret if self.record.role == "same" else self.public
-        return SubmitterKeys(self.model, self.plan, self.record, key, _evaluation_key(self.plan, self.public))
+        evaluation = _evaluation_key(self.plan, self.public)
+        return SubmitterKeys(self.model, self.plan, self.record, key, evaluation, self.published)
 
     @property
     def holder(self) -> HolderKeys:
@@ -112,6 +117,8 @@ class Keys:
                 files.write_json(half / PLAN_FILE, codec.to_plain(self.plan))
                 files.write_json(half / KEY_FILE, codec.to_plain(self.record))
             files.write_atomic(public / PUBLIC_KEY_FILE, self.public.to_bytes())
+            if self.published is not None:
+                files.write_atomic((secret if self.record.role == "same" else public) / SETUP_FILE, self.published)
             if self.plan.evaluation_key_bytes and self.record.role == "same":
                 files.write_atomic(secret / PUBLIC_KEY_FILE, self.public.to_bytes())
             files.write_secret(secret / SECRET_KEY_FILE, self.secret.to_bytes(), passphrase=passphrase)
@@ -159,10 +166,11 @@ def load_submitter(directory: Path | str, *, passphrase: str | None = None) -> S
             )
         model, plan = _read_common(half, record)
         public = _read_public(half, record, plan)
-        return SubmitterKeys(model, plan, record, public, _evaluation_key(plan, public))
+        return SubmitterKeys(model, plan, record, public, _evaluation_key(plan, public), _read_published(half, plan))
     holder = load_holder(directory, passphrase=passphrase)
     if not holder.plan.evaluation_key_bytes:
-        return SubmitterKeys(holder.model, holder.plan, holder.record, holder.key)
+        published = _read_published(secret_half(directory), holder.plan)
+        return SubmitterKeys(holder.model, holder.plan, holder.record, holder.key, None, published)
     half = _half(directory, "public") or _half(directory / "secret", "public")
     if half is None:
         raise UseOtherKeyError(
@@ -171,7 +179,8 @@ def load_submitter(directory: Path | str, *, passphrase: str | None = None) -> S
         )
     _read_common(half, holder.record)
     evaluation = _evaluation_key(holder.plan, _read_public(half, holder.record, holder.plan))
-    return SubmitterKeys(holder.model, holder.plan, holder.record, holder.key, evaluation)
+    published = _read_published(secret_half(directory), holder.plan)
+    return SubmitterKeys(holder.model, holder.plan, holder.record, holder.key, evaluation, published)
 
 
 def load_holder(directory: Path | str, *, passphrase: str | None = None) -> HolderKeys:
@@ -203,7 +212,8 @@ def load_keys(directory: Path | str, *, passphrase: str | None = None) -> Keys:
         raise UseOtherKeyError(f"{directory} lacks its half public/", remedy="Give the whole key directory.")
     _read_common(half, holder.record)
     public = _read_public(half, holder.record, holder.plan)
-    return Keys(holder.model, holder.plan, holder.record, holder.key, public)
+    published = _read_published(secret_half(directory) if holder.record.role == "same" else half, holder.plan)
+    return Keys(holder.model, holder.plan, holder.record, holder.key, public, published)
 
 
 def read_record(directory: Path | str) -> KeyRecord:
@@ -250,6 +260,12 @@ def _read_public(half: Path, record: KeyRecord, plan: Plan) -> PublicKey:
     public = registry.owner_module(plan.engine).public_key_from_bytes(plan, content)
     _check_key_id(half, record, public.key_id)
     return public
+
+
+def _read_published(half: Path, plan: Plan) -> bytes | None:
+    """What the service publishes, from the half that encrypts; the engine checks it when it is used."""
+    size = setup.setup_bytes(plan)
+    return files.read_bytes(half / SETUP_FILE, limit=size) if size else None
 
 
 def _evaluation_key(plan: Plan, public: PublicKey) -> bytes | None:

@@ -12,6 +12,7 @@ from securead.client import workflow
 from securead.client.keys import Keys, make_keys
 from securead.client.results import Scores
 from securead.client.service import ModelReplacedError, Offer, Service
+from securead.client.setups import with_published
 from securead.client.watch import Watch
 from securead.data.schema import Array, Schema
 from securead.errors import FixInputError, UseOtherKeyError
@@ -60,7 +61,9 @@ class Client:
         `FixInputError` for records that do not fit the schema, `UseOtherKeyError` for keys of another model.
         """
         if keys is None:
-            keys = self._keys.get(name) or make_keys(self._service.model(name), "same")
+            keys = self._keys.get(name) or with_published(
+                self._service, make_keys(self._service.model(name), "same"), watch=self._watch
+            )
             self._keys[name] = keys
         elif keys.model.name != name:
             raise UseOtherKeyError(

@@ -44,7 +44,7 @@ ENVELOPE_BYTES = wire.MAX_HEADER_BYTES + 64
 SECONDS_HEADER = "X-Securead-Seconds"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _BUSY = {502, 503, 504}
-_DONE = {200, 204}
+_DONE = {200, 204, 206}
 _OCTETS = "application/octet-stream"
 
 
@@ -222,6 +222,10 @@ class Service:
             sent += self.register_key(name, key)
             registered_at = self._breaks
 
+    def read(self, path: str, *, limit: int, part: str = "") -> bytes:
+        """What the service has at a path of its own, at most `limit` bytes; `part`: a range of it, "FIRST-LAST"."""
+        return self._call("GET", path, limit=limit, part=part).body
+
     def _parse(self, cls: type[Any], body: bytes, what: str) -> Any:
         try:
             return codec.from_plain(cls, json.loads(body), where=what)
@@ -232,12 +236,12 @@ class Service:
                 remedy="Check that the address is that of a securead service of the same release.",
             ) from error
 
-    def _call(self, method: str, path: str, *, limit: int, content: Content | None = None) -> _Reply:
+    def _call(self, method: str, path: str, *, limit: int, content: Content | None = None, part: str = "") -> _Reply:
         """One call, repeated while that can help and patience lasts."""
         start, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             try:
-                reply = self._once(method, path, content, limit)
+                reply = self._once(method, path, content, limit, part)
                 if reply.status not in _BUSY:
                     break
                 problem, wished = f"{self.url} is busy", _seconds(reply.headers.get("Retry-After"))
@@ -258,8 +262,9 @@ class Service:
             raise self._refusal(reply)
         return reply
 
-    def _once(self, method: str, path: str, content: Content | None, limit: int) -> _Reply:
+    def _once(self, method: str, path: str, content: Content | None, limit: int, span: str) -> _Reply:
         headers = {} if content is None else {"Content-Type": _OCTETS, "Content-Length": str(len(content))}
+        headers |= {"Range": f"bytes={span}"} if span else {}
         with self._http.stream(method, self.url + path, content=content, headers=headers) as response:
             limit = limit if response.status_code in _DONE else MAX_ERROR_BYTES
             body = bytearray()

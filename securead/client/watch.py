@@ -9,7 +9,7 @@ class Watch(Protocol):
     """Told what is done and what is awaited. Called from the working thread: return quickly."""
 
     def rows(self, phase: str, done: int, total: int) -> None:
-        """`done` of `total` records have passed `phase` ("encrypt", "submit", "decrypt" or "score")."""
+        """`done` of `total` records have passed `phase` ("encrypt", "submit", "decrypt" or "score"; bytes, "fetch")."""
 
     def waiting(self, what: str) -> None:
         """The service cannot be reached or is busy; `what` says so in one sentence, and until when we try."""

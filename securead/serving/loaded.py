@@ -10,9 +10,11 @@ from pathlib import Path
 from securead.errors import FixConfigurationError, FixProgramError, PrivacyRefusedError, UseOtherKeyError
 from securead.models import bundle as bundles
 from securead.models.bundle import Bundle
-from securead.protocols import registry, wire
+from securead.protocols import registry, setup, wire
 from securead.protocols.choice import carriers, remedy_for_none
 from securead.protocols.engine import Evaluator, Plan
+from securead.protocols.setup import Setup
+from securead.serving import setups
 
 ENVELOPE_BYTES = wire.MAX_HEADER_BYTES + 64
 _REMEDY = "Fetch the model again (`securead keygen` makes keys for what is served now) and encrypt again."
@@ -37,19 +39,33 @@ class Offers:
 class LoadedModel:
     """One bundle, ready to score.
 
-    Raises `PrivacyRefusedError` for a bundle whose noise came from a known seed, and `FixProgramError` for one that
-    no registered engine carries in any role.
+    `engines`: offer it by these only. `plans`: those that were made of it before, where they were. `engine_secrets`:
+    what engines hold secret for this model beside its weights, by engine; their own bytes. `setups`: what engines
+    publish once of this model, by engine; those without theirs are not offered. Raises `PrivacyRefusedError`
+    for a bundle whose noise came from a known seed, and `FixProgramError` for one that no registered engine carries in
+    any role.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.public = bundle.public
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        engines: Sequence[str] | None = None,
+        plans: Mapping[tuple[str, str], Plan] | None = None,
+        engine_secrets: Mapping[str, bytes] | None = None,
+        setups: Mapping[str, Setup] | None = None,
+    ) -> None:
+        self.public, self.secret = bundle.public, bundle.secret
+        self.setups: Mapping[str, Setup] = setups or {}
+        self.engine_secrets: dict[str, bytes] = {engine: made.secret for engine, made in self.setups.items()}
+        self.engine_secrets |= engine_secrets or {}
         if bundle.public.privacy.noise_source == "seeded-study":
             raise PrivacyRefusedError(
                 f"model {bundle.public.name!r} was trained with noise from a known seed, for a study",
                 remedy="Anyone can subtract such noise, so it is not served: train again with the system's noise.",
             )
         self._program = bundle.program
-        self.plans: Mapping[tuple[str, str], Plan] = self._make_plans()
+        self.plans: Mapping[tuple[str, str], Plan] = plans or self._make_plans(engines)
         self._evaluators: dict[tuple[str, str], Evaluator] = {}
         self._lock = threading.Lock()
 
@@ -79,15 +95,31 @@ class LoadedModel:
         largest = max(plan.evaluation_key_bytes for plan in self.plans.values())
         return largest + ENVELOPE_BYTES if largest else 0
 
-    def _make_plans(self) -> dict[tuple[str, str], Plan]:
+    def _make_plans(self, engines: Sequence[str] | None) -> dict[tuple[str, str], Plan]:
         plans: dict[tuple[str, str], Plan] = {}
         problem: FixProgramError | None = None
-        for spec in carriers(self.public.program):
+        able = carriers(self.public.program)
+        for spec in able:
+            if engines is not None and spec.name not in engines:
+                continue
+            if spec.setup and spec.name not in self.engine_secrets:
+                if engines is not None:
+                    raise FixConfigurationError(
+                        f"nothing is published of the model {self.name!r} for the engine {spec.name!r}",
+                        remedy=f"Run: securead publish BUNDLE --engine {spec.name}.",
+                    )
+                continue
             for role in spec.roles:
                 try:
                     plans[spec.name, role] = registry.plan_module(spec.name).make_plan(self.public.program, role)
                 except FixProgramError as error:
                     problem = error
+        if not plans and not problem and able:
+            raise FixProgramError(
+                f"none of the engines that were named carries the model {self.name!r}",
+                value=", ".join(engines or ()),
+                remedy="Engines that do: " + ", ".join(spec.name for spec in able) + ".",
+            )
         if not plans:
             raise problem or FixProgramError(
                 f"no registered engine carries the model {self.name!r}",
@@ -118,17 +150,38 @@ class LoadedModel:
         with self._lock:
             where = (plan.engine, plan.role)
             if where not in self._evaluators:
-                make = registry.blind_module(plan.engine).make_evaluator
-                self._evaluators[where] = make(plan, self._program)
+                secret = self.engine_secrets.get(plan.engine)
+                self._evaluators[where] = setup.make_evaluator(plan, self._program, secret)
             return self._evaluators[where]
 
 
-def load(sources: Iterable[Bundle | Path | str], *, passphrase: str | None = None) -> tuple[LoadedModel, ...]:
-    """Load bundles for serving; every problem shows here and not at the first request."""
+def load(
+    sources: Iterable[Bundle | Path | str], *, passphrase: str | None = None, engines: Sequence[str] | None = None
+) -> tuple[LoadedModel, ...]:
+    """Load bundles for serving, by `engines` only where some are named; every problem shows here and not later."""
+    for name in engines or ():
+        if registry.spec(name).parties != 1:
+            raise FixConfigurationError(
+                f"the engine {name!r} computes among several parties, not at a scoring service",
+                remedy="Serve by it with: securead split, securead dealer and securead party.",
+            )
+    sources = tuple(sources)
     read = [item if isinstance(item, Bundle) else bundles.load(item, passphrase=passphrase) for item in sources]
-    models = [LoadedModel(bundle) for bundle in read]
+    models = [
+        LoadedModel(bundle, engines=engines, setups=_setups(item, bundle, passphrase, engines))
+        for item, bundle in zip(sources, read, strict=True)
+    ]
     _check_names(models)
     return tuple(models)
+
+
+def _setups(
+    item: Bundle | Path | str, bundle: Bundle, passphrase: str | None, engines: Sequence[str] | None
+) -> dict[str, Setup]:
+    """What was published beside a bundle for the engines that it is offered by."""
+    if isinstance(item, Bundle):
+        return {}
+    return setups.read(item, bundle.program, passphrase=passphrase, engines=engines)
 
 
 def _check_names(models: Sequence[LoadedModel]) -> None:

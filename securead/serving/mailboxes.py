@@ -16,8 +16,6 @@ import asyncio
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -27,11 +25,9 @@ from securead.errors import FixInputError, RejectMessageError, SecureadError
 from securead.observe import event
 from securead.protocols import parcel as parcels
 from securead.protocols import wire
-from securead.serving.loaded import LoadedModel
+from securead.serving.desk import Desk
 from securead.serving.outbox import Outbox, Waiting, WrongTokenError
-
-if TYPE_CHECKING:
-    from securead.serving.app import Desk, Evaluated
+from securead.serving.turns import Turns
 
 _BEARER, _MOST_TOKEN = "bearer ", 256
 _OPENING_BYTES = 4096
@@ -55,6 +51,7 @@ class WaitingAnswers:
 
 def add_mailboxes(app: FastAPI, desk: Desk, outbox: Outbox) -> None:
     """Add the routes to an application."""
+    streams = Turns()
 
     async def admit(key: str, right: str, request: Request) -> None:
         sent = request.headers.get("authorization", "")
@@ -64,7 +61,8 @@ def add_mailboxes(app: FastAPI, desk: Desk, outbox: Outbox) -> None:
 
     @app.put("/v1/keys/{key}/mailbox")
     async def open_mailbox(key: str, request: Request) -> Response:
-        _, opening = await desk.in_turn(request, _OPENING_BYTES, _read_opening)
+        async with desk.received(request, _OPENING_BYTES) as (body, _):
+            opening = _read_opening(body)
         await asyncio.to_thread(outbox.open_mailbox, key, opening.deposit, opening.pickup)
         return Response(status_code=204)
 
@@ -74,9 +72,18 @@ def add_mailboxes(app: FastAPI, desk: Desk, outbox: Outbox) -> None:
         await admit(key, "deposit", request)
         await asyncio.to_thread(outbox.refuse_full, key, max(p.max_answer_bytes for p in model.plans.values()))
         most = model.max_message_bytes + parcels.MAX_LABEL_BYTES + 64
-        size, done = await desk.in_turn(request, most, partial(_deposit, desk, outbox, model, key))
-        if done is not None:
-            desk.tell(model, size, done)
+        async with desk.received(request, most) as (body, limit):
+            parcel = await asyncio.to_thread(_read_deposit, key, body, limit)
+            # One of a stream at a time: a deposit that is repeated while it is worked on is found to be known.
+            async with streams.turn((key, parcel.label.stream)):
+                if await asyncio.to_thread(outbox.is_known, key, parcel.label, parcel.digest):
+                    event("serving.deposit", model=model.name, repeated=True)
+                    return Response(status_code=204)
+                done = await desk.evaluate(model, parcel.message, limit, request)
+                answer = parcels.to_bytes(parcel.label, done.answer.message)
+                await asyncio.to_thread(outbox.put, key, model.name, parcel.label, parcel.digest, answer)
+        event("serving.deposit", model=model.name, repeated=False, rows=done.answer.header.rows)
+        desk.tell(model, len(body), done)
         return Response(status_code=204)
 
     @app.get("/v1/keys/{key}/answers")
@@ -98,11 +105,20 @@ def add_mailboxes(app: FastAPI, desk: Desk, outbox: Outbox) -> None:
         return Response(status_code=204)
 
 
-def _deposit(desk: Desk, outbox: Outbox, model: LoadedModel, key: str, body: bytes, limit: int) -> Evaluated | None:
-    """In a worker thread, one at a time: score a parcel and keep the answer; None for one that was kept before."""
-    label, message = parcels.from_bytes(body)
-    request = wire.from_bytes(bytes(message), max_payload=limit)
-    header = request.header
+@dataclass(frozen=True)
+class _Parcel:
+    """A deposit that may be scored: its label, its request message, and SHA-256 of all of it."""
+
+    label: parcels.Label
+    message: bytes
+    digest: bytes
+
+
+def _read_deposit(key: str, body: bytes, limit: int) -> _Parcel:
+    """In a thread: a parcel, if it is one that belongs into the mailbox."""
+    label, view = parcels.from_bytes(body)
+    message = bytes(view)
+    header = wire.from_bytes(message, max_payload=limit).header
     if header.key != key or header.role != "split" or (header.chunk, header.chunks) != (0, 1):
         raise RejectMessageError(
             "a deposit is one request of a single chunk, for the mailbox's key, encrypted in role split",
@@ -111,17 +127,10 @@ def _deposit(desk: Desk, outbox: Outbox, model: LoadedModel, key: str, body: byt
         )
     if header.rows != len(label.readings):
         raise RejectMessageError("a label has another number of rows than its message", value=header.rows)
-    digest = hashlib.sha256(body).digest()
-    if outbox.is_known(key, label, digest):
-        event("serving.deposit", model=model.name, repeated=True)
-        return None
-    done = desk.evaluate(model, request)
-    outbox.put(key, model.name, label, digest, parcels.to_bytes(label, done.message))
-    event("serving.deposit", model=model.name, repeated=False, rows=header.rows)
-    return done
+    return _Parcel(label, message, hashlib.sha256(body).digest())
 
 
-def _read_opening(body: bytes, limit: int) -> Opening:
+def _read_opening(body: bytes) -> Opening:
     try:
         return codec.from_plain(Opening, json.loads(body), where="mailbox")
     except (ValueError, RecursionError, SecureadError) as error:

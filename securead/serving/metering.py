@@ -1,8 +1,9 @@
 """How many rows each key was answered, beside the number from which a model can be rebuilt.
 
-Honest scores give a model away, whatever the engine: a program states how many (`honest_extraction_rows`). Counting
-them shows who comes near. It does not stop anybody: keys are free to make, so whoever wants more rows takes a new key.
-That needs accounts, which are for the network in front of the service.
+Honest scores give a model away, whatever the engine: a program states how many (`honest_extraction_rows`), and some
+plans state fewer for queries that are made up (`crafted_rows`). Counting shows who comes near. It does not stop
+anybody: keys are free to make, so whoever wants more rows takes a new key. That needs accounts, which are for the
+network in front of the service.
 """
 
 from __future__ import annotations
@@ -24,6 +25,15 @@ def metered_rows(plan: Plan, rows: int) -> int:
     return plan.rows_per_chunk if registry.spec(plan.engine).whole_chunks else rows
 
 
+def rows_that_rebuild(program: PublicProgram, plan: Plan) -> int:
+    """How many metered rows rebuild a model: honest ones, or those of queries made up for it where that is fewer.
+
+    A plan that knows the latter has the property `crafted_rows`.
+    """
+    honest = program.honest_extraction_rows
+    return min(honest, int(getattr(plan, "crafted_rows", honest)))
+
+
 @dataclass(frozen=True)
 class Metered:
     """One answer's count: its `rows`, the key's `total`, and whether this answer reached the published number."""
@@ -42,23 +52,23 @@ class RowMeter:
     """
 
     def __init__(self, *, refuse: bool = False, max_keys: int = MAX_KEYS) -> None:
-        self._refuse, self._max_keys = refuse, max_keys
+        self.refuses, self._max_keys = refuse, max_keys
         self._totals: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._totals)
 
-    def admit(self, model: str, program: PublicProgram, key_id: str) -> None:
+    def admit(self, model: str, program: PublicProgram, plan: Plan, key_id: str) -> None:
         """Raise `PrivacyRefusedError`, before any work, for a key that has had its rows, where such are refused."""
-        if not self._refuse:
+        if not self.refuses:
             return
         with self._lock:
             total = self._totals.get((model, key_id), 0)
-        if total >= program.honest_extraction_rows:
+        limit = rows_that_rebuild(program, plan)
+        if total >= limit:
             raise PrivacyRefusedError(
-                f"this key was answered {total:,} rows, from {program.honest_extraction_rows:,} of which the model "
-                f"{model!r} can be rebuilt",
+                f"this key was answered {total:,} rows, from {limit:,} of which the model {model!r} can be rebuilt",
                 remedy="Agree with the service's operator on more.",
             )
 
@@ -70,5 +80,5 @@ class RowMeter:
             self._totals[name] = before + more
             while len(self._totals) > self._max_keys:
                 self._totals.popitem(last=False)
-        published = program.honest_extraction_rows
+        published = rows_that_rebuild(program, plan)
         return Metered(more, before + more, before < published <= before + more)

@@ -35,6 +35,10 @@ class Metrics:
             registry=registry,
         )
         self._refused = Counter("securead_refused", "Calls refused, by HTTP status", ("status",), registry=registry)
+        self.workers = Gauge("securead_workers", "Worker processes that are ready", registry=registry)
+        self._ended = Counter(
+            "securead_workers_ended", "Worker processes that ended and were replaced", registry=registry
+        )
         self.queue = Gauge("securead_queue", "Requests being received, waiting or evaluated", registry=registry)
 
     def scored(self, model: str, *, rows: int, metered: Metered, seconds: float, read: int, sent: int) -> None:
@@ -54,6 +58,10 @@ class Metrics:
     def refilled(self, seconds: float) -> None:
         """Count one item that was made ahead of its use."""
         self._refills.inc(seconds)
+
+    def worker_ended(self) -> None:
+        """Count one worker process that ended by itself."""
+        self._ended.inc()
 
     def refused(self, status: int) -> None:
         """Count one refusal."""

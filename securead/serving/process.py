@@ -24,6 +24,7 @@ from securead.observe import event
 
 if TYPE_CHECKING:
     import uvicorn
+    from fastapi import FastAPI
 
     from securead.serving.loaded import LoadedModel
 
@@ -94,43 +95,75 @@ def run(
     max_body: int | None = None,
     refuse_extraction: bool = False,
     outbox: Path | None = None,
+    workers: int = 1,
+    engines: Sequence[str] | None = None,
     announce: Callable[[str, Sequence[LoadedModel]], None],
     until_stdin_closes: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests in work are finished first.
 
-    `outbox`: the file in which answers wait for later pick-up. `announce` is called with the service's URL and models
-    once it accepts connections. With `until_stdin_closes` the service also ends when its standard input does, and so
+    `outbox`: the file in which answers wait for later pick-up. `workers`: how many messages are evaluated at a time;
+    with 1, by a thread of this process, with more, by so many processes, of which one that ends is replaced and loses
+    no request. `engines`: offer the models by these only. `announce` is called with the service's URL and models once
+    it accepts connections. With `until_stdin_closes` the service also ends when its standard input does, and so
     never outlives the process that started it.
     """
-    try:
-        import uvicorn
+    from securead.serving.processes import Processes
 
-        from securead.serving.app import build_app
-    except ImportError as error:
-        raise InstallExtraError(
-            f"serving needs a package that is not installed: {error.name}", remedy="Run: pip install 'securead[serve]'."
-        ) from error
-    from securead.serving.loaded import load
-    from securead.serving.outbox import Outbox
+    if workers < 1:
+        raise FixConfigurationError("a service needs a worker", value=workers, remedy="Give --workers 1 or more.")
+    # First of all, so that they start while this process still imports what it needs.
+    with Processes(workers) if workers > 1 else contextlib.nullcontext() as processes:
+        try:
+            import uvicorn
 
-    models = load(sources, passphrase=passphrase)
-    kept = None if outbox is None else Outbox(outbox)
-    app = build_app(models, queue=queue, max_body=max_body, refuse_extraction=refuse_extraction, outbox=kept)
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        ssl_certfile=address.tls_cert,
-        ssl_keyfile=address.tls_key,
-    )
+            from securead.serving.app import build_app
+        except ImportError as error:
+            raise InstallExtraError(
+                f"serving needs a package that is not installed: {error.name}",
+                remedy="Run: pip install 'securead[serve]'.",
+            ) from error
+        from securead.serving.loaded import load
+        from securead.serving.outbox import Outbox
+
+        models = load(sources, passphrase=passphrase, engines=engines)
+        app = build_app(
+            models,
+            queue=queue,
+            max_body=max_body,
+            refuse_extraction=refuse_extraction,
+            outbox=None if outbox is None else Outbox(outbox),
+            processes=processes,
+        )
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            ssl_certfile=address.tls_cert,
+            ssl_keyfile=address.tls_key,
+        )
+        _serve(config, app, address, lambda url: announce(url, models), until_stdin_closes=until_stdin_closes)
+    event("serving.end")
+
+
+def _serve(
+    config: uvicorn.Config,
+    app: FastAPI,
+    address: Address,
+    announce: Callable[[str], None],
+    *,
+    until_stdin_closes: bool,
+) -> None:
+    """Listen, and serve until told to end."""
+    import uvicorn
+
     try:
         config.load()
     except OSError as error:  # ssl.SSLError is one
@@ -142,9 +175,10 @@ def run(
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await app.state.evaluation.start()
             await super().startup(sockets)
             if self.started:
-                announce(address.url(listening), models)
+                announce(address.url(listening))
                 event("serving.start", port=listening.getsockname()[1])
 
     with listening:
@@ -153,9 +187,10 @@ def run(
         signal.signal(signal.SIGTERM, lambda *_: _end(server))
         if until_stdin_closes:
             threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
-        with app.state.refill:
+        try:
             server.run(sockets=[listening])
-    event("serving.end")
+        finally:
+            app.state.evaluation.stop()
 
 
 @dataclass(frozen=True)
@@ -168,13 +203,19 @@ class RunningService:
 
 @contextlib.contextmanager
 def serve(
-    bundles: Iterable[Bundle | Path | str], *, passphrase: str | None = None, queue: int = 8
+    bundles: Iterable[Bundle | Path | str],
+    *,
+    passphrase: str | None = None,
+    queue: int = 8,
+    workers: int = 1,
+    engines: Sequence[str] = (),
 ) -> Iterator[RunningService]:
     """Start the real service as a separate process on a free loopback port; end it when the block ends.
 
     `bundles`: directories, or `Bundle` objects (which are written to a private temporary directory for as long as
-    the service runs). `passphrase` opens sealed ones. Raises `RetryLaterError` with the service's own words when it
-    does not start.
+    the service runs). `passphrase` opens sealed ones. `workers`: 1 by default, because whoever starts a service here
+    needs the other cores to encrypt. `engines`: the only ones to offer. Raises `RetryLaterError` with the service's own
+    words when it does not start.
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="securead-")))  # mode 0700
@@ -184,9 +225,10 @@ def serve(
         ]
         errors = stack.enter_context((folder / "stderr").open("w+b"))
         command = [sys.executable, "-m", "securead", "serve", *map(str, paths), "--no-tls", "--port", "0"]
+        command += [word for name in engines for word in ("--engine", name)]
         environment = dict(os.environ) if passphrase is None else {**os.environ, "SECUREAD_PASSPHRASE": passphrase}
         process = subprocess.Popen(
-            [*command, "--queue", str(queue), "--until-stdin-closes"],
+            [*command, "--queue", str(queue), "--workers", str(workers), "--until-stdin-closes"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from securead.errors import RegisterKeyError
@@ -20,17 +21,23 @@ class _Held:
     size: int
 
 
+def bytes_in_memory(plan: Plan) -> int:
+    """What a key takes once it is read: what its plan tells by `held_key_bytes`, else `UNPACKED` times its message."""
+    return int(getattr(plan, "held_key_bytes", UNPACKED * plan.evaluation_key_bytes))
+
+
 class RegisteredKeys:
     """Evaluation keys by model, plan and key id; safe to use from several threads.
 
-    Holds at most `max_keys` keys and `max_bytes` bytes, each key counted as `UNPACKED` times the most that its plan
-    lets one weigh; beyond that the key that was not used for the longest time goes. The newest is kept whatever it
-    weighs, so the request it was sent for can be answered. A restart loses them all: owners' clients send them again
-    by themselves.
+    Holds at most `max_keys` keys and `max_bytes` bytes, each key counted as what `weigh` says of its plan; beyond that
+    the key that was not used for the longest time goes. The newest is kept whatever it weighs, so the request it was
+    sent for can be answered. A restart loses them all: owners' clients send them again by themselves.
     """
 
-    def __init__(self, *, max_keys: int = MAX_KEYS, max_bytes: int = MAX_BYTES) -> None:
-        self._max_keys, self._max_bytes = max_keys, max_bytes
+    def __init__(
+        self, *, max_keys: int = MAX_KEYS, max_bytes: int = MAX_BYTES, weigh: Callable[[Plan], int] = bytes_in_memory
+    ) -> None:
+        self._max_keys, self._max_bytes, self._weigh = max_keys, max_bytes, weigh
         self._held: OrderedDict[tuple[str, str, str], _Held] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -45,7 +52,7 @@ class RegisteredKeys:
 
     def put(self, model: str, plan: Plan, key: EvaluationKey) -> None:
         """Hold a key for a model and a plan; the same key again changes nothing but its turn to go."""
-        name, new = (model, plan.digest, key.key_id), _Held(key, UNPACKED * plan.evaluation_key_bytes)
+        name, new = (model, plan.digest, key.key_id), _Held(key, self._weigh(plan))
         with self._lock:
             if name in self._held:  # and keeps what it has made for its answers
                 self._held.move_to_end(name)

@@ -18,7 +18,7 @@ from securead.client.keys import make_keys
 from securead.client.results import Summary
 from securead.errors import FixInputError
 
-COMMANDS = ("serve", "keygen", "encrypt", "submit", "decrypt", "score", "share", "inspect")
+COMMANDS = ("plan", "serve", "keygen", "encrypt", "submit", "decrypt", "score", "share", "inspect")
 
 
 @pytest.fixture(scope="module")

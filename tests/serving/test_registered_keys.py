@@ -71,6 +71,21 @@ def test_bytes_are_bounded_too() -> None:
     assert held(keys, "x", Plan("q", 250)) == "x"
 
 
+def test_plans_may_tell_what_a_key_takes() -> None:
+    @dataclass(frozen=True)
+    class Telling(Plan):
+        held_key_bytes: int = 140
+
+    keys = RegisteredKeys(max_bytes=300)
+    for name in "abc":
+        keys.put("m", Telling(), Key(name))
+    assert held(keys, "abc", Telling()) == "bc"
+    messages = RegisteredKeys(max_bytes=300, weigh=lambda plan: plan.evaluation_key_bytes)
+    for name in "abcd":
+        messages.put("m", Telling(), Key(name))
+    assert held(messages, "abcd", Telling()) == "bcd"
+
+
 def test_the_same_key_again_is_counted_once() -> None:
     keys = RegisteredKeys(max_bytes=200 * UNPACKED)
     for _ in range(100):

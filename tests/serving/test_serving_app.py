@@ -24,7 +24,8 @@ from securead.models.bundle import PublicModel
 from securead.program.polynomial import Relu
 from securead.protocols import wire
 from securead.protocols.engine import EvaluationKey
-from securead.serving.app import SECONDS_HEADER, build_app, read_body
+from securead.serving.app import build_app
+from securead.serving.desk import SECONDS_HEADER, read_body
 from securead.serving.loaded import LoadedModel, load
 
 BUNDLE = small_bundle()
@@ -182,7 +183,7 @@ def test_a_silent_sender_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> Non
             yield b"x"
             await asyncio.sleep(60)
 
-    monkeypatch.setattr("securead.serving.app._IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("securead.serving.desk._IDLE_SECONDS", 0.05)
     with pytest.raises(RejectMessageError, match="nothing arrived"):
         asyncio.run(read_body(Silent(), 5000))  # type: ignore[arg-type]
 
@@ -196,7 +197,7 @@ def test_a_trickling_sender_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> 
                 yield b"x"
                 await asyncio.sleep(0.02)
 
-    monkeypatch.setattr("securead.serving.app._IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("securead.serving.desk._IDLE_SECONDS", 0.2)
     with pytest.raises(RejectMessageError, match="bytes a second"):
         asyncio.run(read_body(Trickling(), 5000))  # type: ignore[arg-type]
 

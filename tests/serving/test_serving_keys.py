@@ -183,7 +183,7 @@ def test_a_key_whose_name_is_another_than_the_engine_finds(
 
 def test_unknown_model_and_models_that_take_no_key(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CkksPlan, "evaluation_key_bytes", 0)
-    http = Http(build_app(load([BUNDLE, small_bundle()])))
+    http = Http(build_app([LoadedModel(BUNDLE), LoadedModel(small_bundle(), engines=["ckks"])]))
     content = owner.key.to_bytes()
     check_refusal(http.put(f"/v1/models/other/keys/{owner.id}", content=content), 404, "FixInputError")
     reply = http.put(f"/v1/models/tiny/keys/{owner.id}", content=content)
@@ -223,7 +223,7 @@ def test_too_large_while_it_streams(http: Http, owner: Owner) -> None:
 
 
 def test_beyond_capacity_the_least_recently_used_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("securead.serving.app.RegisteredKeys", partial(RegisteredKeys, max_keys=2))
+    monkeypatch.setattr("securead.serving.evaluation.RegisteredKeys", partial(RegisteredKeys, max_keys=2))
     http = Http(build_app(load([BUNDLE])))
     a, b, c = owners = Owner(), Owner(), Owner()
     a.register(http)

@@ -94,7 +94,7 @@ def test_sigterm_ends_it_cleanly_and_owners_are_never_loaded(tmp_path: Path) -> 
     script = (
         "import sys\n"
         "from securead.cli import main\n"
-        f"sys.argv = ['securead', 'serve', {str(path)!r}, '--no-tls', '--port', '0']\n"
+        f"sys.argv = ['securead', 'serve', {str(path)!r}, '--no-tls', '--port', '0', '--workers', '1']\n"
         "try:\n    main()\n"
         "finally:\n    print('\\n'.join(sorted(sys.modules)), flush=True)\n"
     )
@@ -166,6 +166,11 @@ def test_an_oversized_body_gets_413_from_the_real_service(tmp_path: Path) -> Non
         ((), "needs a certificate"),
         (("--no-tls", "--host", "0.0.0.0"), "this machine only"),
         (("--tls-cert", "missing.pem", "--tls-key", "missing.pem"), "cannot use the certificate"),
+        (("--no-tls", "--workers", "2", "--host", "0.0.0.0"), "this machine only"),
+        (("--tls-cert", "missing.pem", "--tls-key", "missing.pem", "--workers", "2"), "cannot use the certificate"),
+        (("--no-tls", "--workers", "0"), "range"),
+        (("--no-tls", "--engine", "sharing"), "among several parties"),
+        (("--no-tls", "--engine", "bfv"), "none of the engines that were named"),
     ],
 )
 def test_refusals_on_the_command_line(arguments: tuple[str, ...], reason: str, tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""One worker process as its service sees it: spoken to, noticed when it ends, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from securead.serving import frames
+from securead.serving.frames import EndedError, Frame
+from securead.serving.processes import Spawned
+
+EVALUATION_SECONDS = 300.0  # what takes longer hangs: clients have gone by then
+START_SECONDS = 120.0
+_logger = logging.getLogger("securead")
+
+
+class Link:
+    """A worker process, spoken to from one event loop. `ended` is called once, unless the loop ends first."""
+
+    def __init__(self, spawned: Spawned, ended: Callable[[Link], None], made: Callable[[float], None]) -> None:
+        self.begun = False  # whether its engine has seen something of the message in work
+        self.settled = True  # whether nothing is in work
+        self.hung = False  # whether it was ended because it did not reply
+        self._process, self._socket, self._ended, self._made = spawned.process, spawned.socket, ended, made
+        self._incoming: asyncio.Queue[tuple[Frame, bytes] | None] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[tuple[Frame, bytes]] = asyncio.Queue()
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
+    def send(self, frame: Frame, content: bytes = b"") -> None:
+        """Say something; whether it arrives shows when the reply is awaited."""
+        self._outgoing.put_nowait((frame, content))
+
+    async def receive(self, seconds: float) -> tuple[Frame, bytes]:
+        """The next reply. Raises `EndedError` when the process has ended, and ends it when it takes longer."""
+        try:
+            got = await asyncio.wait_for(self._incoming.get(), seconds)
+        except TimeoutError:
+            self.hung, got = True, None
+        if got is None:
+            self._incoming.put_nowait(None)  # for whoever asks again
+            self.end()
+            raise EndedError
+        return got
+
+    def end(self) -> None:
+        """End the process at once."""
+        with contextlib.suppress(OSError):
+            self._process.kill()
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                of_text, of_content = frames.sizes(await self._exactly(loop, frames.PREFIX.size))
+                frame = frames.parse(await self._exactly(loop, of_text))
+                content = bytes(await self._exactly(loop, of_content))
+                if isinstance(frame, frames.Made):
+                    self._made(frame.seconds)
+                elif isinstance(frame, frames.Said):
+                    _logger.log(frame.level, "%s", frame.line)
+                else:
+                    self._incoming.put_nowait((frame, content))
+        except (OSError, EndedError):
+            pass
+        self.end()
+        self._tasks[1].cancel()
+        await asyncio.wait([self._tasks[1]])
+        self._socket.close()
+        self._incoming.put_nowait(None)
+        self._ended(self)
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):  # the reader notices, too
+            while True:
+                frame, content = await self._outgoing.get()
+                await loop.sock_sendall(self._socket, frames.head(frame, content))
+                if content:
+                    await loop.sock_sendall(self._socket, content)
+                del content  # megabytes, and the next frame may be long in coming
+
+    async def _exactly(self, loop: asyncio.AbstractEventLoop, size: int) -> bytearray:
+        content = bytearray(size)
+        view = memoryview(content)
+        while view:
+            count = await loop.sock_recv_into(self._socket, view)
+            if not count:
+                raise EndedError
+            view = view[count:]
+        return content
