@@ -36,7 +36,7 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class Group:
-    """Sites whose masked sum is being formed, and in which attempt."""
+    """Sites whose hidden sum is being formed, and in which attempt."""
 
     members: tuple[str, ...]
     attempt: int = 1
@@ -54,15 +54,18 @@ class _Meta:
     reports: tuple[Report, ...]
     pending: tuple[Group, ...]
     keys: tuple[tuple[str, str], ...]
+    modulus: str = ""
+    sent: tuple[tuple[str, str], ...] = ()
 
 
 class Checkpoint:
     """One run's memory: its id, the state that it began with, every round's sum, the steps, and what is under way.
 
     `reports`: what each site's budget has spent, by site; `keys`: every site's key of the run, so that nobody takes
-    another's place; `pending`: the groups of the masked round that has begun. Without a folder nothing is written and
-    every run begins anew. A folder that belongs to another run (another detector, schema, plan, federation or set of
-    sites) is refused.
+    another's place; `pending`: the groups of the round of hidden sums that has begun; `modulus`: of the sites' key,
+    in hex, where sums are encrypted, and `sent`: digests of what sites sent in that round. Without a folder nothing is
+    written and every run begins anew. A folder that belongs to another run (another detector, schema, plan, federation
+    or set of sites) is refused.
     """
 
     def __init__(self, folder: Path | None, fingerprint: str) -> None:
@@ -73,6 +76,8 @@ class Checkpoint:
         self.keys: dict[str, str] = {}
         self.reports: dict[str, Report] = {}
         self.pending: tuple[Group, ...] = ()
+        self.modulus = ""
+        self.sent: dict[str, str] = {}
         self._stage = ""
         if folder is not None and (folder / STATE_FILE).is_file():
             self._load(folder / STATE_FILE)
@@ -87,7 +92,7 @@ class Checkpoint:
         self.note()
 
     def begin(self, groups: Sequence[Group]) -> None:
-        """Write down among whom a masked round is formed, before any of them is asked."""
+        """Write down among whom hidden sums of a round are formed, before any of them is asked."""
         self.pending = tuple(groups)
         self.note()
 
@@ -107,6 +112,8 @@ class Checkpoint:
             reports=tuple(self.reports.values()),
             pending=self.pending,
             keys=tuple(self.keys.items()),
+            modulus=self.modulus,
+            sent=tuple(self.sent.items()),
         )
         content = pack(
             codec.to_plain(meta), arrays | {f"{_VALUE}{name}": array for name, array in first.values.items()}
@@ -126,6 +133,7 @@ class Checkpoint:
             )
         self.run, self.steps, self.pending, self._stage = meta.run, meta.steps, meta.pending, meta.stage
         self.keys, self.totals = dict(meta.keys), list(to_totals(meta.sums, arrays))
+        self.modulus, self.sent = meta.modulus, dict(meta.sent)
         self.reports = {report.site: report for report in meta.reports}
         values = {name.removeprefix(_VALUE): array for name, array in arrays.items() if name.startswith(_VALUE)}
         self.initial = State(meta.first_stage, meta.schema, values)

@@ -14,15 +14,15 @@ from typing import Any
 
 from securead.errors import FixInputError, RetryLaterError, SecureadError
 from securead.federated import robust
+from securead.federated.adding import EncryptedSums, MaskedSums
 from securead.federated.checkpoint import Checkpoint, Group, TrainingStep
 from securead.federated.events import Listener, RoundBegan, RoundDone
 from securead.federated.federation import Terms
 from securead.federated.membership import JOIN_SECONDS, POLL_SECONDS, Membership, Transport
-from securead.federated.messages import Answer, Ask, Kind, Report, same_bits
+from securead.federated.messages import Answer, Ask, Kind, Report
 from securead.models.training import State
 from securead.protocols.masking.adverts import agreement, from_hex, set_hash
 from securead.protocols.masking.identity import Roster
-from securead.protocols.masking.masks import unmask
 
 _MAX_SIGNATURE_BYTES = 128
 _AWAY_SECONDS = 2.0
@@ -50,13 +50,16 @@ class Coordinator:
         federation = terms.federation
         robust.refuse_impossible(
             federation.rule,
-            contributions=federation.groups or (1 if federation.masked else len(terms.names)),
+            contributions=federation.groups or (1 if federation.hidden else len(terms.names)),
             sites=len(terms.names),
             attackers=federation.attackers,
         )
         self._initial = memory.initial or terms.detector.initial_state(terms.schema)
         self._stages = list(terms.detector.stages())
         self._sites = Membership(terms, transport, memory, roster, listener)
+        self._sums: MaskedSums | EncryptedSums = MaskedSums()
+        if federation.aggregation == "paillier":
+            self._sums = EncryptedSums(terms, self._sites, memory)
 
     def run(self) -> State:
         """The state when all rounds are over.
@@ -91,7 +94,7 @@ class Coordinator:
         start, memory, detector = time.perf_counter(), self._memory, self._terms.detector
         number = len(memory.totals) + 1
         self._sites.admit_strangers()
-        parts, steps = (self._masked if self._terms.federation.masked else self._plain)(state, number)
+        parts, steps = (self._hidden if self._terms.federation.hidden else self._plain)(state, number)
         federation = self._terms.federation
         combined = robust.combine(
             state,
@@ -103,7 +106,7 @@ class Coordinator:
         )
         after = detector.next_state(state, combined.total)
         memory.totals.append(combined.total)
-        memory.pending = ()
+        memory.pending, memory.sent = (), {}
         memory.save(after, (*memory.steps, *steps))
         names = [members for members, _ in parts]
         clipped, left_out = ([names[at] for at in some] for some in (combined.clipped, combined.left_out))
@@ -127,9 +130,10 @@ class Coordinator:
         ]
         return found, self._steps(state, answers)
 
-    def _masked(self, state: State, number: int) -> tuple[list[_Part], list[TrainingStep]]:
+    def _hidden(self, state: State, number: int) -> tuple[list[_Part], list[TrainingStep]]:
         memory, federation = self._memory, self._terms.federation
         groups = list(memory.pending)
+        self._sums.ready(self._sites.present())
         if not groups:
             names = self._sites.present()
             if len(names) < self._least:
@@ -158,13 +162,14 @@ class Coordinator:
             prepared = self._alike(prepared, _noise)
             steps |= prepared
             agreed = {at: g for at, g in open_.items() if all(name in prepared for name in g.members)}
-            sent = self._alike(self._sites.ask(self._to_send(number, agreed.values(), prepared)), _form)
+            sent = self._sums.accepted(self._sites.ask(self._to_send(number, agreed.values(), prepared)))
+            sent = self._alike(sent, self._sums.form)
             for at, group in open_.items():
                 there = [name for name in group.members if name in (sent if at in agreed else prepared)]
                 if len(there) == len(group.members):
-                    masked = {name: sent[name].values for name in there}
+                    messages = {name: sent[name] for name in there}
+                    total = self._sums.total(number, group.attempt, messages, _signatures(group, prepared))
                     variance = sum(prepared[name].noise_variance for name in there)
-                    total = unmask(masked, there, bits=same_bits([sent[name] for name in there]))
                     sums[at] = robust.Contribution(total, len(there), variance)
                 else:
                     groups[at] = self._smaller(group, there, smallest)
@@ -237,13 +242,7 @@ class Coordinator:
 
     def _to_send(self, number: int, groups: Iterable[Group], prepared: Mapping[str, Answer]) -> dict[str, Ask]:
         return {
-            name: Ask(
-                "send",
-                self._memory.run,
-                number,
-                group.attempt,
-                signatures=tuple((member, prepared[member].signature) for member in group.members),
-            )
+            name: Ask("send", self._memory.run, number, group.attempt, signatures=_signatures(group, prepared))
             for group in groups
             for name in group.members
         }
@@ -260,6 +259,10 @@ class Coordinator:
 
 _Part = tuple[tuple[str, ...], robust.Contribution]
 """Whose contribution, and what was seen of it."""
+
+
+def _signatures(group: Group, prepared: Mapping[str, Answer]) -> tuple[tuple[str, str], ...]:
+    return tuple((member, prepared[member].signature) for member in group.members)
 
 
 def _noise(answer: Answer) -> tuple[object, ...]:

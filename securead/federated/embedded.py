@@ -72,7 +72,7 @@ def train(
     with contextlib.nullcontext() if checkpoint is None else files.held(checkpoint, STATE_FILE, "site-0", "identities"):
         memory = Checkpoint(checkpoint, terms.fingerprint)
         with _settled(detector, memory.run):
-            identities = _identities(names, checkpoint) if terms.federation.masked else {}
+            identities = _identities(names, checkpoint) if terms.federation.hidden else {}
             roster = Known({name: identity.credential for name, identity in identities.items()}) if identities else None
             for participant in participants:
                 participant.identity, participant.roster = identities.get(participant.site.name), roster

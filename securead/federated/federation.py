@@ -24,17 +24,18 @@ _SMALLEST_GROUP = 2
 class Federation:
     """How updates are aggregated, and what a run survives.
 
-    aggregation: "plain" shows the coordinator every site's update (noised, if the run is private); "masked" only sums.
+    aggregation: "plain" shows the coordinator every site's update (noised, if the run is private); "masked" only sums,
+        behind masks of pairs; "paillier" only sums, encrypted under a key that all sites hold and it does not.
     minimum_sites: fewer end the run; by default 2, or 1 where there is one site and nothing to mask.
     round_timeout: seconds that a site has to answer.
-    attempts: how often a masked round is begun, each time among those who are left.
+    attempts: how often a round of hidden sums is begun, each time among those who are left.
     rule, attackers: how contributions are combined, and how many that lie are reckoned with (`federated.robust`).
-    groups: of how many groups a masked run with a robust rule sees the sums; 0 for one sum of all.
+    groups: of how many groups a run of hidden sums with a robust rule sees the sums; 0 for one sum of all.
     max_records, max_change: how far one site may move the model: records that its counts may claim, and the L2 change
         of averaged weights in a round.
     """
 
-    aggregation: Literal["plain", "masked"] = "plain"
+    aggregation: Literal["plain", "masked", "paillier"] = "plain"
     minimum_sites: int | None = None
     round_timeout: float = 60.0
     attempts: int = 3
@@ -45,9 +46,9 @@ class Federation:
     max_change: float | None = None
 
     def __post_init__(self) -> None:
-        if self.minimum_sites is not None and self.minimum_sites < (2 if self.masked else 1):
+        if self.minimum_sites is not None and self.minimum_sites < (2 if self.hidden else 1):
             raise FixConfigurationError(
-                "minimum_sites is at least 1, and 2 where sums are masked",
+                "minimum_sites is at least 1, and 2 where updates are hidden",
                 value=self.minimum_sites,
                 remedy="The sum of one site's update is the update.",
             )
@@ -55,21 +56,21 @@ class Federation:
             raise FixConfigurationError("round_timeout is a positive number of seconds", value=self.round_timeout)
         if not 1 <= self.attempts <= 16:
             raise FixConfigurationError("a round has 1 to 16 attempts", value=self.attempts, remedy="3 is usual.")
-        if self.groups and (not self.masked or self.groups < 0):
+        if self.groups and (not self.hidden or self.groups < 0):
             raise FixConfigurationError(
-                "groups are of masked sums",
+                "groups are of masked or encrypted sums",
                 value=self.groups,
                 remedy='Set aggregation = "masked", or leave groups out.',
             )
-        if self.rule != "sum" and self.masked and self.groups < 3:
+        if self.rule != "sum" and self.hidden and self.groups < 3:
             raise FixConfigurationError(
-                f"the rule {self.rule!r} compares contributions, and a masked run shows one sum",
+                f"the rule {self.rule!r} compares contributions, and a {self.aggregation} run shows one sum",
                 value=f"groups = {self.groups}",
                 remedy="Set groups = 3 or more (each of two sites or more), or use plain aggregation.",
             )
-        if self.rule == "krum" and self.masked:
+        if self.rule == "krum" and self.hidden:
             raise FixConfigurationError(
-                "Krum needs to see single updates, which masking hides",
+                "Krum needs to see single updates, which masking and encryption hide",
                 remedy="Use median or trimmed on group sums, or plain aggregation.",
             )
         if self.attackers < 1:
@@ -80,9 +81,9 @@ class Federation:
             raise FixConfigurationError("max_change is a positive number", value=self.max_change)
 
     @property
-    def masked(self) -> bool:
+    def hidden(self) -> bool:
         """Whether the coordinator sees sums only."""
-        return self.aggregation == "masked"
+        return self.aggregation != "plain"
 
     @property
     def bound(self) -> Bound | None:
@@ -93,7 +94,7 @@ class Federation:
 
     def least(self, sites: int) -> int:
         """With how many of `sites` a round counts. Raises `FixConfigurationError` where there cannot be so many."""
-        least = self.minimum_sites or (2 if self.masked else min(2, sites))
+        least = self.minimum_sites or (2 if self.hidden else min(2, sites))
         if least > sites or (self.groups and sites < self.groups * _SMALLEST_GROUP):
             raise FixConfigurationError(
                 "there are too few sites for this federation",
@@ -103,7 +104,7 @@ class Federation:
         return least
 
     def smallest_sum(self, sites: int) -> int:
-        """Of how many sites a masked sum is formed at least."""
+        """Of how many sites a hidden sum is formed at least."""
         return _SMALLEST_GROUP if self.groups else max(_SMALLEST_GROUP, self.least(sites))
 
 

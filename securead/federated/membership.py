@@ -18,6 +18,7 @@ from securead.federated.federation import Terms
 from securead.federated.messages import Answer, Ask, plain_text
 from securead.protocols.masking.adverts import Advert
 from securead.protocols.masking.identity import Roster
+from securead.protocols.masking.masks import check_member
 
 JOIN_SECONDS, POLL_SECONDS = 10.0, 0.1
 
@@ -58,6 +59,8 @@ class Membership:
         self.adverts: dict[str, Advert] = {}
         self.rounds_told: Counter[str] = Counter()
         """Of how many rounds each site has the sums."""
+        self.group_keys: dict[str, str] = {}
+        """The name of the sites' key that each site says it holds; "" for none."""
 
     def gather(self, least: int, wait: float) -> None:
         """Wait for the sites of the recipe: for all of them, and after `wait` seconds for as few as `least`."""
@@ -125,6 +128,11 @@ class Membership:
             if advert is None or advert.name != name or advert.run != self._memory.run:
                 raise RejectMessageError("it did not sign that it takes part in this run", value=name)
             self._roster.verify(name, advert.credential_bytes, advert.statement, advert.signature_bytes)
+            # Handed on, such a key would make all others refuse.
+            check_member((name, advert.key_bytes))
+            theirs = {other: each.key for other, each in self.adverts.items()} | self._memory.keys
+            if any(key == advert.key for other, key in theirs.items() if other != name):
+                raise UseOtherKeyError("its key of the run is another site's", value=name)
         if name in self.present():
             raise FixInputError(
                 f"another process takes part as {name!r} already",
@@ -137,6 +145,7 @@ class Membership:
             )
         self._addresses[name] = address
         self.rounds_told[name] = max(0, min(answer.rounds, len(self._memory.totals)))
+        self.group_keys[name] = answer.group_key
         if advert is not None:
             self.adverts[name] = advert
         self._tell(Joined(name))
@@ -184,7 +193,7 @@ class Membership:
 
     def _wrong(self, name: str, answer: Answer) -> str | None:
         """Why an answer is none that an honest site gives, or None."""
-        plan, report, masked = self._terms.privacy, answer.report, self._terms.federation.masked
+        plan, report, aggregation = self._terms.privacy, answer.report, self._terms.federation.aggregation
         if answer.kind == "prepare":
             records = None if report is None else report.records
             if report is None or report.site != name or (records is None) != (plan is None):
@@ -197,14 +206,16 @@ class Membership:
                 or (report.readings is None) != (plan is None or not isinstance(self._terms.schema, WindowedSchema))
             ):
                 return "its report of its budget cannot be"
-        if answer.kind == ("send" if masked else "prepare"):
+        # What is encrypted is looked at where it is added up (`adding`).
+        carries = {"plain": ("prepare",), "masked": ("send",), "paillier": ()}[aggregation]
+        if answer.kind in carries:
             try:
                 values = answer.values
             except RejectMessageError as error:
                 return error.what
-            if values.dtype != (np.uint64 if masked else np.int64):
+            if values.dtype != (np.uint64 if aggregation == "masked" else np.int64):
                 return "its update has another form than it should"
-            if not masked and max(-int(values.min(initial=0)), int(values.max(initial=0))) >= 2**62:
+            if aggregation == "plain" and max(-int(values.min(initial=0)), int(values.max(initial=0))) >= 2**62:
                 return "its update is too large for a sum"
         return None
 

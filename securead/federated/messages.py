@@ -8,11 +8,12 @@ against the limit before anything is parsed. Authenticity is the transport's bus
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from securead import codec
 from securead.data.schema import Array
-from securead.errors import RejectMessageError
+from securead.errors import RejectMessageError, SecureadError
 from securead.models.training import Total, bits_of_sum
 from securead.privacy.statement import SiteGuarantee
 from securead.protocols.masking.adverts import Advert
@@ -36,7 +37,7 @@ _TYPES = {name: np.dtype(name) for name in ("<f8", "<i8", "<u8", "<f4", "<i4", "
 _MAX_TEXT = 400
 _REMEDY = "The message is damaged or not of this program: use the same version of securead everywhere."
 
-Kind = Literal["join", "prepare", "send", "finish", "refuse"]
+Kind = Literal["join", "prepare", "send", "finish", "refuse", "key", "take", "open"]
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -84,6 +85,16 @@ def to_totals(heads: Sequence[Sum], arrays: Mapping[str, Array]) -> tuple[Total,
     return tuple(found)
 
 
+@contextlib.contextmanager
+def about_the_ask() -> Iterator[None]:
+    """What goes wrong in here is about what the coordinator sent, and it may be told so."""
+    try:
+        yield
+    except SecureadError as error:
+        error.confidential = False
+        raise
+
+
 def plain_text(text: str) -> str:
     """What the other end says, as it may be shown: one line without control characters, and not too long."""
     shown = "".join(character if character.isprintable() else " " for character in text)
@@ -98,7 +109,8 @@ class Ask:
     state follows from the sums of all rounds before; where sums are masked, agree to be one of those with these
     `adverts`. "send": send it masked, now that all have signed. "finish": training is over after these sums. "refuse":
     be told in `text` why you cannot take part. `sums` and the arrays "sum-0", ... are of the rounds after the first
-    `since`: what the site lacks.
+    `since`: what the site lacks. Where sums are encrypted (`hidden`): "key": seal the run's key for those with these
+    `adverts`; "take": take what the site with this advert sealed; "open": open the sum of all who signed.
     """
 
     kind: Kind
@@ -131,7 +143,7 @@ class Answer:
 
     `noise_variance`: of every entry of its update. `loss`: its own validation loss, where updates are plain.
     `signature`: on the set of participants, in hex. `bits`: of a value of its update; below 64, without gaps.
-    `rounds`: of how many rounds it has the sums.
+    `rounds`: of how many rounds it has the sums. `group_key`: the name of the sites' key that it holds, if any.
     """
 
     kind: Kind
@@ -146,6 +158,7 @@ class Answer:
     report: Report | None = None
     refusal: Refusal | None = None
     rounds: int = 0
+    group_key: str = ""
     arrays: Mapping[str, Array] = field(default_factory=dict, metadata={"stored": False})
 
     def __post_init__(self) -> None:

@@ -7,10 +7,9 @@ records it says to its owner alone.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -23,11 +22,13 @@ from securead.data.windows import LocalScale, WindowedSchema
 from securead.errors import FixConfigurationError, PrivacyRefusedError, RejectMessageError, SecureadError
 from securead.federated import robust
 from securead.federated.federation import Terms
+from securead.federated.hiding import Hiding
 from securead.federated.messages import (
     Answer,
     Ask,
     Refusal,
     Report,
+    about_the_ask,
     from_bytes,
     in_words,
     plain_text,
@@ -42,7 +43,7 @@ from securead.privacy.budget import Budget
 from securead.privacy.site import Kept, Protected, Releaser, Unprotected
 from securead.privacy.statement import SiteGuarantee
 from securead.protocols.masking.identity import Identity, Roster
-from securead.protocols.masking.masker import Masker
+from securead.protocols.paillier import keys
 
 T = TypeVar("T")
 _IDENTITY, _BEGUN = "identity", "begun"
@@ -93,7 +94,7 @@ class Participant:
         self.identity, self.roster = identity, roster
         self._run: str | None = None
         self._releaser: Releaser = Unprotected(kept)
-        self._masker: Masker | None = None
+        self._hiding: Hiding | None = None
         self._walk: PublicWalk | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.finished, self._scale_written = False, False
@@ -102,6 +103,8 @@ class Participant:
     def check(self) -> None:
         """Raise what is wrong with parameters, budget or records, before anybody is told of them."""
         self.terms.detector.initial_state(self.terms.schema)
+        if self.terms.federation.aggregation == "paillier":
+            keys.phe()
         self.afford("check")
         self._own(lambda: self.terms.schema.bounded(self.site.X))
 
@@ -128,20 +131,23 @@ class Participant:
         """Do as asked. An error stays `confidential`, for the site's owner alone, unless it is about the ask itself."""
         if ask.kind == "join":
             return self._join(ask)
-        with _about_the_ask():
+        with about_the_ask():
             if ask.kind == "refuse":
                 raise FixConfigurationError(
                     plain_text(ask.text) or "the coordinator refuses this site", where=self._where
                 )
             if ask.run != self._run:
                 raise RejectMessageError("this ask is of another run", where=self._where, value=ask.run[:80])
-        return {"prepare": self._prepare, "send": self._send, "finish": self._finish}[ask.kind](ask)
+        if ask.kind in ("prepare", "finish"):
+            return self._prepare(ask) if ask.kind == "prepare" else self._finish(ask)
+        hiding = self._hidden
+        return {"send": hiding.send, "key": hiding.hand_on, "take": hiding.take, "open": hiding.open}[ask.kind](ask)
 
     def reply(self, content: bytes) -> bytes:
         """The same in bytes, for a coordinator elsewhere: what goes wrong is answered, too, without a record in it."""
         ask: Ask | None = None
         try:
-            with _about_the_ask():
+            with about_the_ask():
                 ask = from_bytes(Ask, content, where="the coordinator's message")
             answer = self.answer(ask)
         except SecureadError as error:
@@ -161,7 +167,7 @@ class Participant:
     @property
     def state(self) -> State:
         """The public state of the round that this site is in."""
-        with _about_the_ask():
+        with about_the_ask():
             if self._walk is None:
                 raise RejectMessageError("this site has not joined", where=self._where)
             return self._walk.state
@@ -169,7 +175,7 @@ class Participant:
     # --- what can be asked ----------------------------------------------------------------------------------------
 
     def _join(self, ask: Ask) -> Answer:
-        with _about_the_ask():
+        with about_the_ask():
             mine, theirs = self.terms.digests(), dict(ask.digests)
             if differing := sorted(part for part in mine if mine[part] != theirs.get(part)):
                 raise FixConfigurationError(
@@ -185,20 +191,19 @@ class Participant:
         if self._run != ask.run:
             self._walk = PublicWalk(self.terms, self.terms.detector.initial_state(self.terms.schema))
             self._run, self._releaser = ask.run, releaser
-        advert = None
+        advert, key = None, ""
         if self.identity is not None and self.roster is not None:
-            federation = self.terms.federation
-            least, attempts = federation.smallest_sum(len(self.terms.names)), federation.attempts
-            self._masker = Masker(ask.run, self.identity, self.roster, self._kept, minimum=least, attempts=attempts)
-            advert = self._masker.advert()
-        elif self.terms.federation.masked:
-            raise FixConfigurationError("masked sums need an identity and a roster", where=self._where)
-        return Answer("join", self.site.name, advert=advert, rounds=self._walk.rounds if self._walk else 0)
+            self._hiding = Hiding(ask.run, self.terms, self._kept, self.identity, self.roster)
+            advert, key = self._hiding.advert(), self._hiding.group_key
+        elif self.terms.federation.hidden:
+            raise FixConfigurationError("hidden sums need an identity and a roster", where=self._where)
+        rounds = self._walk.rounds if self._walk else 0
+        return Answer("join", self.site.name, advert=advert, rounds=rounds, group_key=key)
 
     def _prepare(self, ask: Ask) -> Answer:
         start, site, detector = time.perf_counter(), self.site, self.terms.detector
         state = self._advance(ask, ask.round - 1)
-        with _about_the_ask():
+        with about_the_ask():
             if state.done:
                 raise RejectMessageError("all rounds are over", where=self._where, value=ask.round)
         if self._kept.get(_BEGUN) is None:
@@ -210,7 +215,7 @@ class Participant:
         self._shapes[state.stage] = update.values.shape
         values = self._within_bound(state, update)
         report = Report(site.name, time.perf_counter() - start, *self._guarantees())
-        if not self.terms.federation.masked:
+        if not self.terms.federation.hidden:
             return Answer(
                 "prepare",
                 site.name,
@@ -221,13 +226,7 @@ class Participant:
                 bits=word_bits(update.bits),
                 arrays={"values": in_words(values, word_bits(update.bits))},
             )
-        with _about_the_ask():
-            signature = self._masks.agree(ask.round, ask.attempt, ask.adverts, values).hex()
-        # To be sent when all have agreed, possibly by another process than this one.
-        self._kept.put(_prepared(ask.round), values)
-        self._kept.put(_bits_of(ask.round), np.array([update.bits]))
-        for earlier in (_prepared(ask.round - 1), _bits_of(ask.round - 1)):
-            self._kept.drop(earlier)
+        signature = self._hidden.agree(ask, update, values)
         return Answer(
             "prepare",
             site.name,
@@ -238,24 +237,9 @@ class Participant:
             report=report,
         )
 
-    def _send(self, ask: Ask) -> Answer:
-        values, bits_kept = self._kept.get(_prepared(ask.round)), self._kept.get(_bits_of(ask.round))
-        with _about_the_ask():
-            if values is None or bits_kept is None:
-                raise RejectMessageError("asked to send what was never prepared", where=self._where, value=ask.round)
-            try:
-                signatures = {name: bytes.fromhex(signature) for name, signature in ask.signatures}
-            except ValueError as error:
-                raise RejectMessageError("a signature is not hexadecimal", where=self._where) from error
-            masked = self._masks.mask(ask.round, ask.attempt, signatures, values)
-        bits = word_bits(int(bits_kept[0]), len(self.terms.names))
-        return Answer(
-            "send", self.site.name, ask.round, ask.attempt, bits=bits, arrays={"values": in_words(masked, bits)}
-        )
-
     def _finish(self, ask: Ask) -> Answer:
         state = self._advance(ask, ask.round - 1)
-        with _about_the_ask():
+        with about_the_ask():
             if not state.done:
                 raise RejectMessageError("rounds are left", where=self._where, value=state.stage)
         self.finished = True
@@ -268,10 +252,11 @@ class Participant:
         return f"site {self.site.name!r}"
 
     @property
-    def _masks(self) -> Masker:
-        if self._masker is None:
-            raise RejectMessageError("this run's sums are not masked", where=self._where)
-        return self._masker
+    def _hidden(self) -> Hiding:
+        with about_the_ask():
+            if self._hiding is None:
+                raise RejectMessageError("this run's sums are not hidden", where=self._where)
+            return self._hiding
 
     def _own(self, work: Callable[[], T]) -> T:
         """Work on the site's own records: what goes wrong names the site."""
@@ -285,7 +270,7 @@ class Participant:
         """The public state after so many rounds, by the sums that the ask carries."""
         if self._walk is None:
             return self.state  # which says what is wrong
-        with _about_the_ask():
+        with about_the_ask():
             if self.terms.detector.scaling == "local" and rounds and self._kept.get(LOCAL) is None:
                 raise FixConfigurationError(
                     "this site was not there when sites found their scales, and cannot join any more",
@@ -317,7 +302,7 @@ class Participant:
         if known is not None and np.array_equal(known, identity):
             return
         if self._kept.get(_BEGUN) is not None:
-            with _about_the_ask():
+            with about_the_ask():
                 raise FixConfigurationError(
                     "its folder is of another run or over other records",
                     where=self._where,
@@ -350,21 +335,3 @@ class Participant:
             return None, None
         windowed = isinstance(self.terms.schema, WindowedSchema)
         return releaser.guarantee(), releaser.guarantee_of_readings() if windowed else None
-
-
-@contextlib.contextmanager
-def _about_the_ask() -> Iterator[None]:
-    """What goes wrong in here is about what the coordinator sent, and it may be told so."""
-    try:
-        yield
-    except SecureadError as error:
-        error.confidential = False
-        raise
-
-
-def _prepared(number: int) -> str:
-    return f"prepared-{number}"
-
-
-def _bits_of(number: int) -> str:
-    return f"prepared-{number}-bits"

@@ -22,6 +22,7 @@ from securead.privacy.plan import PrivacyPlan
 from securead.privacy.site import Kept
 from securead.protocols.masking.identity import Authority
 from securead.protocols.masking.identity import Identity as Signer
+from securead.protocols.paillier import keys
 from securead.protocols.sharing.links import Identity, parse_address
 
 pytest.importorskip("flwr")
@@ -76,9 +77,14 @@ def train(
     return detector
 
 
-@pytest.mark.parametrize("aggregation", ["plain", "masked"])
-def test_the_same_forest(aggregation: str) -> None:
-    check_equivalence(functools.partial(train, federation=Federation(aggregation)), [("forest", {})])
+@pytest.mark.parametrize("aggregation", ["plain", "masked", "paillier"])
+def test_the_same_forest(aggregation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = {}
+    if aggregation == "paillier":
+        pytest.importorskip("phe")
+        monkeypatch.setattr(keys, "KEY_BITS", 512)
+        fewer = {"n_estimators": 9}
+    check_equivalence(functools.partial(train, federation=Federation(aggregation)), [("forest", fewer)])
 
 
 @pytest.mark.long

@@ -55,7 +55,7 @@ def coordinate(
     identity = Identity.load(certs, passphrase=passphrase)
     with files.held(folder, STATE_FILE), Superlink(identity, terms.names, host=host, port=port) as link:
         memory = Checkpoint(folder, terms.fingerprint)
-        roster = Authority(certs / CA_CERTIFICATE, terms.names) if terms.federation.masked else None
+        roster = Authority(certs / CA_CERTIFICATE, terms.names) if terms.federation.hidden else None
 
         def work(grid: Grid) -> None:
             transport = FlowerTransport(grid, name=link.grid.name, forget=link.grid.forget, trouble=trouble)

@@ -41,7 +41,7 @@ def take_part(
     terms = terms_of(recipe)
     site = own_site(recipe, identity.name, data, base)
     signer = roster = None
-    if terms.federation.masked:
+    if terms.federation.hidden:
         signer = Signer.from_member(certs, passphrase)
         roster = Authority(certs / CA_CERTIFICATE, terms.names)
     refused: list[SecureadError] = []
