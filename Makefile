@@ -23,7 +23,7 @@ export SECUREAD_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check format bench bench-engines-scripts bench-ckks bench-forest bench-federation bench-poisoning bench-skab bench-sharing bench-averaging fuzz models clean
+.PHONY: help setup demo test test-long check format bench bench-engines-scripts bench-ckks bench-forest bench-federation bench-poisoning bench-skab bench-sharing bench-averaging bench-latency bench-plan fuzz models clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -98,8 +98,17 @@ bench-federation: setup  ## a forest among three sites over Flower with TLS and 
 bench-sharing: setup  ## secret-shared scoring over TLS beside stock CrypTen, with links of a LAN and a WAN
 	$(BIN)/python benchmarks/sharing.py --out bench-output/sharing.json $(BENCH_ARGS)
 
+bench-paillier: setup  ## Paillier: blind lookups in published tables, and packed sums beside unpacked phe
+	$(BIN)/python benchmarks/paillier.py --out bench-output/paillier.json $(BENCH_ARGS)
+
 bench-averaging: setup  ## FedAvg, FedProx, FedAdam and updates in few bits over sites that differ (needs SECUREAD_DATA)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/federated_averaging.py --out bench-output/averaging.json $(BENCH_ARGS)
+
+bench-latency: setup  ## one record at a time over HTTP under ckks-row, beside the batch engine and TenSEAL
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/latency.py --out bench-output/latency.json $(BENCH_ARGS)
+
+bench-plan: setup  ## the planner's predictions beside measured requests, and the figures of latency, depth, pool and kernels
+	$(BIN)/python benchmarks/plan.py --out bench-output/plan.json $(BENCH_ARGS)
 
 models: setup  ## train every recipe of the zoo into bundles/ (payments need SECUREAD_DATA)
 	$(BIN)/python -m securead.bench.zoo --out bundles

@@ -33,12 +33,15 @@ _HOMES = {
     "load_bundle": "securead.models.bundle",
     "Site": "securead.federated.participant",
     "train": "securead.federated.embedded",
+    "plan": "securead.planner.planning",
+    "calibrate": "securead.bench.calibration",
     "serve": "securead.serving",
     "Client": "securead.client",
 }
 _RENAMED = {"make_bundle": "make", "load_bundle": "load"}
 
 if TYPE_CHECKING:
+    from securead.bench.calibration import calibrate as calibrate
     from securead.client import Client as Client
     from securead.data.partition import hold_out as hold_out
     from securead.data.partition import partition as partition
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from securead.models.subspace import SubspaceDetector as SubspaceDetector
     from securead.models.threshold import Costs as Costs
     from securead.models.threshold import FalseAlarms as FalseAlarms
+    from securead.planner.planning import plan as plan
     from securead.privacy.plan import PrivacyPlan as PrivacyPlan
     from securead.serving import serve as serve
 

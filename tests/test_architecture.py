@@ -28,7 +28,7 @@ FLOORS = {
     "privacy": 2,
     "program": 3,
     **dict.fromkeys(("protocols", "models"), 4),
-    "federated": 5,
+    **dict.fromkeys(("federated", "planner"), 5),
     **dict.fromkeys(("serving", "client", "audit", "bench"), 6),
     **dict.fromkeys(("cli", "checks"), 7),
 }
@@ -192,7 +192,7 @@ def serving_holds_no_owner(tree: Tree) -> Iterator[str]:
         module
         for module in tree.sources
         if within(module, "securead.protocols")
-        and re.fullmatch(r"securead\.protocols\.\w+\.owner", module)
+        and re.fullmatch(r"securead\.protocols(\.\w+)+\.owner", module)
         and tree.sources[module.rpartition(".")[0]].is_package
     }
     chains = {module: [module] for module in tree.sources if within(module, "securead.serving")}
@@ -322,7 +322,9 @@ LIGHT = {
     "securead.data.streaming": ("torch", "numba", "sklearn", "scipy", "dp_accounting"),
     "securead.protocols.ckks.owner": ("torch", "numba"),
 }
-OWNERS = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in ROOT.glob("securead/protocols/*/owner.py")}
+OWNERS = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in ROOT.glob("securead/protocols/**/owner.py")
+}
 
 
 @pytest.mark.parametrize("module", sorted(LIGHT | dict.fromkeys(OWNERS)))
@@ -356,6 +358,8 @@ CLEAN = {
     "securead/protocols/registry.py": "from securead.program.digest import x\n\ndef owner(): ...\n",
     "securead/protocols/ckks/__init__.py": "",
     "securead/protocols/ckks/owner.py": "import tenseal.sealapi as seal\n",
+    "securead/protocols/ckks/row/__init__.py": "",
+    "securead/protocols/ckks/row/owner.py": "import tenseal.sealapi as seal\n",
     "securead/serving/app.py": "import fastapi\nfrom securead.protocols.registry import owner\n",
     "securead/client.py": "from securead.protocols.ckks import owner\nload('x', allow_pickle=False)\n",
     "README.md": "See [the guide](/docs/guide), https://example.org/home/someone and ../home/notes.\n",
@@ -394,6 +398,7 @@ BREACHES: dict[Rule, list[tuple[str, str, int]]] = {
         ("securead/serving/a.py", "from securead.protocols.ckks import owner\n", 1),
         ("securead/serving/b.py", "def f():\n    from ..protocols.ckks.owner import Secret\n", 2),
         ("securead/protocols/registry.py", "\nimport securead.protocols.ckks.owner\n", 2),
+        ("securead/serving/c.py", "from securead.protocols.ckks.row.owner import Secret\n", 1),
     ],
     the_library_never_imports_checks: [("securead/cli.py", "from securead.checks import check_engine\n", 1)],
     packages_of_protocols_import_nothing: [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from securead.bench.datasets import NamedData
-from securead.bench.records import Accuracy
+from securead.bench.records import Accuracy, Fidelity
 from securead.data.schema import Array
 
 
@@ -14,16 +14,14 @@ def accuracy_of(
     scores: Array,
     *,
     threshold: float | None = None,
-    integer: Array | None = None,
     floats: Array | None = None,
     norm: Array | None = None,
     untrained: Array | None = None,
 ) -> Accuracy:
     """What scores `(n,)` of `data`'s held-out records reach, higher being more anomalous.
 
-    Above `threshold` they count as anomalies. `integer`, `floats`: what the integer program and the float model say of
-    the same records; errors are divided by its mean magnitude. `norm`, `untrained`: scores of controls. What needs
-    labels of both classes is None without.
+    Above `threshold` they count as anomalies. `floats`: what the float model says of the same records. `norm`,
+    `untrained`: scores of controls. What needs labels of both classes is None without.
     """
     y, weights = data.y_held, data.weights_held
     both = y is not None and 0 < int(np.sum(y)) < len(y)
@@ -41,10 +39,32 @@ def accuracy_of(
         auroc_float=None if floats is None else auroc(data, floats),
         auroc_norm=None if norm is None else auroc(data, norm),
         auroc_untrained=None if untrained is None else auroc(data, untrained),
+    )
+
+
+def fidelity_of(
+    data: NamedData,
+    scores: Array,
+    *,
+    integer: Array | None = None,
+    floats: Array | None = None,
+    threshold: float | None = None,
+) -> Fidelity:
+    """How near scores `(n,)` are to the integer program's and the float model's of the same records.
+
+    Errors are divided by the mean magnitude of what they are errors of.
+    """
+    changed = None
+    if integer is not None and threshold is not None:
+        changed = int(np.sum((scores > threshold) != (integer > threshold)))
+    return Fidelity(
         max_error_to_integer=None if integer is None else largest_error(scores, integer),
         rank_correlation_to_integer=None if integer is None else rank_correlation(scores, integer),
         max_error_to_float=None if floats is None else largest_error(scores, floats),
         rank_correlation_to_float=None if floats is None else rank_correlation(scores, floats),
+        auroc_of_scores=auroc(data, scores),
+        average_precision_of_scores=average_precision(data, scores),
+        decisions_changed=changed,
     )
 
 

@@ -13,11 +13,12 @@ from types import TracebackType
 import numpy as np
 
 from securead import certificates, codec, files
-from securead.bench.links import LINKS, Relay
+from securead.bench.links import Relay
 from securead.bench.records import Link
 from securead.errors import RetryLaterError
 from securead.models.bundle import Threshold
 from securead.models.shared import SharedModel
+from securead.planner.links import LINKS
 from securead.privacy.statement import PrivacyStatement
 from securead.program.program import Program
 from securead.protocols.sharing.links import parse_address

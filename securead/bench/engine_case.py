@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 
 from securead.bench import soundness
-from securead.bench.links import LINKS, Relay, predicted_seconds
+from securead.bench.links import Relay
 from securead.bench.players import Cast, Player, Reply
 from securead.bench.records import Case, Timing, Traffic
 from securead.bench.repeats import once, repeat, timing
 from securead.data.schema import Array
 from securead.errors import FixConfigurationError
 from securead.models.bundle import Bundle
+from securead.planner.links import LINKS, predicted_seconds
 from securead.protocols import registry
-from securead.protocols.engine import Plan, Role
+from securead.protocols.engine import EngineSpec, Plan, Role
 
 CLIENT, SERVER, HOLDER = "client", "server", "key holder"
 WAYS = 2  # a request, an answer
@@ -61,14 +62,27 @@ def run(case: Case, bundle: Bundle, X: Array, folder: Path) -> Measured:
     plan = registry.plan_module(case.engine).make_plan(bundle.public.program, role)
     batch = min(case.batch or plan.rows_per_chunk, plan.rows_per_chunk)
     with Cast(spec.package, plan, bundle, folder) as cast:
-        return _Run(case, bundle, plan, cast, sanitised=spec.sanitised).measure(X, batch)
+        return _Run(case, bundle, plan, cast, spec=spec).measure(X, batch)
+
+
+def timed(engine: str, plan: Plan, bundle: Bundle, X: Array, sizes: Iterable[int], folder: Path) -> dict[int, Measured]:
+    """What requests of several sizes take under one plan, by processes as in `run`; no score is looked at.
+
+    Records are those of X `(n, d)`, over and over.
+    """
+    spec = registry.spec(engine)
+    case = Case("timed", "score", "given", "given", engine=engine, role=plan.role)
+    with Cast(spec.package, plan, bundle, folder) as cast:
+        run = _Run(case, bundle, plan, cast, spec=spec)
+        run._keys()
+        return {rows: run._timed(np.resize(X, (rows, X.shape[1]))) for rows in sizes}
 
 
 class _Run:
     """One measurement."""
 
-    def __init__(self, case: Case, bundle: Bundle, plan: Plan, cast: Cast, *, sanitised: bool) -> None:
-        self.case, self.bundle, self.plan, self.cast, self.sanitised = case, bundle, plan, cast, sanitised
+    def __init__(self, case: Case, bundle: Bundle, plan: Plan, cast: Cast, *, spec: EngineSpec) -> None:
+        self.case, self.bundle, self.plan, self.cast, self.spec = case, bundle, plan, cast, spec
         self.failures: list[str] = []
         self.opened: dict[str, list[int]] = {}
 
@@ -101,10 +115,11 @@ class _Run:
     def _keys(self) -> tuple[list[Timing], list[Traffic]]:
         cast, split = self.cast, self.plan.role == "split"
         owner = HOLDER if split else CLIENT
+        published = self._published()
         made = [cast.holder.do("keys") for _ in range(3)]
         public = made[-1].payload
         timings = [once(owner, "make keys", self.case.threads, (reply.spent for reply in made))]
-        traffic = []
+        traffic = published
         if split:
             cast.submitter.do("take", public)
             traffic.append(Traffic(HOLDER, CLIENT, "keys", bytes_once=len(public)))
@@ -115,6 +130,17 @@ class _Run:
             if len(public) > self.plan.evaluation_key_bytes:
                 self.failures.append(f"bytes: a public key of {len(public):,} bytes, more than the plan says")
         return timings, traffic
+
+    def _published(self) -> list[Traffic]:
+        """What the service publishes goes to whoever makes an encryptor of it, where an engine has a setup."""
+        content = self.cast.service.do("setup").payload
+        if not content:
+            return []
+        for player in {self.cast.submitter, self.cast.holder}:
+            player.do("published", content)
+        if len(content) != getattr(self.plan, "setup_bytes", 0):
+            self.failures.append(f"bytes: {len(content):,} bytes are published, the plan says otherwise")
+        return [Traffic(SERVER, CLIENT, "setup", bytes_once=len(content))]
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -225,7 +251,9 @@ class _Run:
         public = self.bundle.public.program
         Z, _ = public.encoder.encode(ours)
         requests = [self._encrypt(each).payload for each in (ours, ours, theirs)]
-        answers = [self._evaluate(each, rows).payload for each in (requests[0], requests[0], requests[2])]
+        # A service with a setup decrypts what the owner blinded: what is fresh in an answer comes from the request.
+        again = requests[1] if self.spec.setup else requests[0]
+        answers = [self._evaluate(each, rows).payload for each in (requests[0], again, requests[2])]
         exact = self.bundle.program.evaluate(Z)
         values = {"records": ours, "encoded records": Z, "queries": public.queries(Z)}
         self.failures += soundness.plaintext(requests[0], "requests", **values)
@@ -233,8 +261,10 @@ class _Run:
         distinct = not np.array_equal(public.queries(Z), public.queries(public.encoder.encode(theirs)[0]))
         if distinct:
             self.failures += soundness.told_by(requests, "requests", "they tell of the records")
-            if self.sanitised:
+            if self.spec.sanitised:
                 self.failures += soundness.told_by(answers, "answers", "they are not sanitised, or not all of them")
+        if self.spec.sanitised:
+            self._check_floods(requests[0], rows)
         if self.plan.role == "same":
             self._encrypt(ours)  # so that the half adds these records' public terms
         pried = self.cast.holder.ask("pry", answers[0], rows=rows)
@@ -242,6 +272,19 @@ class _Run:
         self.failures += soundness.opened(scores, public.decode(exact), public.tolerance)
         for what, opened in self.opened.items():
             self.failures += soundness.elsewhere(min(opened), what)
+
+    def _check_floods(self, request: bytes, rows: int) -> None:
+        """Masks hide that a flood is missing, but not from the holder of the key."""
+        found = []
+        for _ in range(soundness.answers_for_flood(rows)):
+            reply = self.cast.holder.ask("floods", self._evaluate(request, rows).payload, rows=rows)
+            if reply.refused:
+                self.failures.append(f"answers: their flood cannot be read: {reply.refused}")
+                return
+            if not reply.head["told"]:
+                return
+            found.append(np.frombuffer(reply.payload))
+        self.failures += soundness.flooded(np.array(found))
 
 
 def _bytes(X: Array) -> bytes:

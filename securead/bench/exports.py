@@ -2,6 +2,7 @@
 
 A column is a field by its path (`case.engine`, `accuracy.auroc`); what is a list in a record is JSON in its cell, so
 that a row holds all of its record and `from_row` gives it back. Columns under `derived.` are sums for convenience.
+Text in the CSV file that a spreadsheet would take for a formula gets an apostrophe in front, which `from_row` removes.
 """
 
 from __future__ import annotations
@@ -20,13 +21,30 @@ from securead import codec, files
 from securead.bench.drawing import printable
 from securead.bench.findings import Finding
 from securead.bench.measured import by_role, once_bytes, once_seconds, peak, row_bytes, row_seconds, settings
-from securead.bench.records import Accuracy, Case, Privacy, Provenance, Record
-from securead.bench.suite_tables import CASES, Column, by_heading, cells, missing_reasons, shown_columns
+from securead.bench.records import Accuracy, Case, Fidelity, Privacy, Provenance, Record
+from securead.bench.suite_tables import (
+    CASES,
+    Column,
+    by_heading,
+    cells,
+    missing_reasons,
+    script_rows,
+    script_title,
+    shown_columns,
+)
 from securead.bench.wording import counted
 
 Row = dict[str, str | int | float | bool | None]
+# What begins a formula in some spreadsheet (OWASP, CSV injection); and the apostrophe, so that it can be removed again.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
-_NESTED: dict[str, type] = {"case": Case, "provenance": Provenance, "accuracy": Accuracy, "privacy": Privacy}
+_NESTED: dict[str, type] = {
+    "case": Case,
+    "provenance": Provenance,
+    "accuracy": Accuracy,
+    "fidelity": Fidelity,
+    "privacy": Privacy,
+}
 
 
 def _words(cls: type) -> list[str]:
@@ -71,7 +89,10 @@ def from_row(row: Mapping[str, str], *, where: str) -> Record:
         outer, _, inner = name.partition(".")
         if outer == "derived":
             continue
-        value = text if name in _WORDS else json.loads(text) if text else None
+        if name in _WORDS:
+            value: Any = text.removeprefix("'")
+        else:
+            value = json.loads(text) if text else None
         if inner:
             plain.setdefault(outer, {})[inner] = value
         else:
@@ -94,8 +115,13 @@ def write_csv(records: Sequence[Record], path: Path) -> None:
     lines = io.StringIO()
     writer = csv.DictWriter(lines, rows[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows([{name: _harmless(value) for name, value in row.items()} for row in rows])
     files.write_atomic(path, lines.getvalue().encode())
+
+
+def _harmless(value: str | int | float | bool | None) -> str | int | float | bool | None:
+    """A cell that no spreadsheet evaluates; numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def read_csv(path: Path) -> tuple[Record, ...]:
@@ -142,6 +168,9 @@ def markdown(
     lines += ["## Findings", ""]
     lines += [f"- {_escaped(one.sentence)} {_escaped(one.numbers)}".rstrip() for one in said] or ["Nothing to say."]
     for heading, own in by_heading(measured):
+        if own[0].case.kind == "script":
+            lines += ["", f"## {heading}", *_scripts(own)]
+            continue
         columns = shown_columns(CASES, own)
         lines += ["", f"## {_escaped(heading)}", "", *_table(columns, own)]
     if missing:
@@ -149,6 +178,14 @@ def markdown(
         for reason, cases in missing_reasons(missing):
             lines.append(f"- {_escaped(reason)}: {_escaped(', '.join(cases))}")
     return "\n".join(lines) + "\n"
+
+
+def _scripts(records: Sequence[Record]) -> list[str]:
+    lines = list[str]()
+    for record in records:
+        lines += ["", f"### {_escaped(script_title(record))}", "", "| Figure | Value |", "| --- | ---: |"]
+        lines += [f"| {_escaped(name)} | {_escaped(value)} |" for name, value in script_rows(record)]
+    return lines
 
 
 def _table(columns: Sequence[Column], records: Sequence[Record]) -> list[str]:

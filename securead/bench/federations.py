@@ -43,7 +43,7 @@ Peaks = dict[str, int]
 def run_embedded(terms: Terms, sites: Sequence[Site], listener: Callable[[Event], None]) -> AnomalyDetector:
     """Train among sites in this process, with every message as the bytes that it would be elsewhere."""
     names = tuple(site.name for site in sites)
-    identities = {name: Identity.generate(name) for name in names} if terms.federation.masked else {}
+    identities = {name: Identity.generate(name) for name in names} if terms.federation.hidden else {}
     roster = Known({name: each.credential for name, each in identities.items()}) if identities else None
     errors: list[SecureadError] = []
     wire = _Wire(

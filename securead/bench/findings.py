@@ -115,7 +115,7 @@ def _costs(own: Sequence[Setting]) -> tuple[str, str]:
 
 
 def _rank(own: Sequence[Setting]) -> str:
-    errors = [s.high for one in own if (s := one.spread(lambda r: r.accuracy.max_error_to_integer)) is not None]
+    errors = [s.high for one in own if (s := one.spread(lambda r: r.fidelity.max_error_to_integer)) is not None]
     if not errors:
         return ""
     if max(errors) == 0:
@@ -325,7 +325,7 @@ def _aggregation(measured: Sequence[Record]) -> Iterator[Finding]:
             masked.setdefault(key, {})[case.aggregation] = record
     ratios = []
     for own in masked.values():
-        if len(own) == 2:
+        if {"plain", "masked"} <= set(own):
             plain, hidden = row_seconds(own["plain"]), row_seconds(own["masked"])
             if plain and hidden:
                 ratios.append(hidden / plain)

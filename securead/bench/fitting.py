@@ -73,7 +73,7 @@ def parameters_of(case: Case, data: NamedData) -> tuple[str, dict[str, Any]]:
 
     Where the case does not say otherwise, the threshold flags one record in a hundred, calibrated on records where
     there are enough for its noise and by the model alone where not; columns are scaled by the schema where it declares
-    a scale; what is drawn comes from the case's seed.
+    a scale; what is drawn comes from the case's seed. Hidden layers are written as "16-8-16".
     """
     kind, _, method = case.detector.partition("-")
     enough = case.epsilon is None or len(data.X_train) * case.epsilon >= _ENOUGH_RECORDS
@@ -82,9 +82,19 @@ def parameters_of(case: Case, data: NamedData) -> tuple[str, dict[str, Any]]:
     if method:
         given["method"] = method.replace("-", "_")
     given |= dict(case.parameters)
+    if isinstance(given.get("hidden"), str):
+        given["hidden"] = _widths(given["hidden"])
     if "random_state" in make_detector(kind, given).get_params():
         given.setdefault("random_state", case.seed)
     return kind, given
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    """Units of hidden layers, "16-8-16"; raises `FixConfigurationError` for anything else."""
+    parts = text.split("-")
+    if not all(part.isdecimal() for part in parts):
+        raise FixConfigurationError("hidden layers are written as 16-8-16", value=text)
+    return tuple(map(int, parts))
 
 
 def detector_of(case: Case, data: NamedData) -> AnomalyDetector:

@@ -1,8 +1,8 @@
 """`securead bench compare A B`: what run B says of its cases that run A did not, in words, and whether that is a fault.
 
 Times may differ, and count as slower only where the whole confidence interval of their ratio is beyond a tolerance.
-Everything else comes from seeds and has to be equal: accuracy, bytes, rounds, epsilon. Scores that carry an
-encryption's fresh noise may differ by a hair, and so may other people's software. A may be a baseline of ratios
+Everything else comes from seeds and has to be equal: accuracy, bytes, rounds, epsilon. How near an encryption's scores
+are, which carry fresh noise, may differ by a hair, and so may other people's software. A may be a baseline of ratios
 (`securead.bench.ratios`).
 """
 
@@ -35,6 +35,7 @@ _TITLES: dict[Sort, str] = {
 _FAULTS: tuple[Sort, ...] = ("broken", "slower", "different")
 _EXACT = ("auroc", "average_precision", "precision", "false_alarms", "auroc_float", "auroc_norm", "auroc_untrained")
 _ERRORS = ("max_error_to_integer", "max_error_to_float")
+_NEAR = ("auroc_of_scores", "average_precision_of_scores", "rank_correlation_to_integer", "rank_correlation_to_float")
 _HAIR = 1e-3
 _BYTES = 0.01
 # Errors are largest values of random ones; a wrong scale makes them thousands of times as large.
@@ -216,9 +217,10 @@ def _times(old: Record, new: Record, tolerance: float) -> Iterator[Finding]:
 
 
 def _rest(old: Record, new: Record) -> Iterator[Finding]:
-    name, noisy = new.case.id, is_noisy(old) or is_noisy(new)
+    name, theirs = new.case.id, new.case.kind == "peer"
     share = _BYTES if _varies(new) else 0.0
-    for text in (*_accuracy(old, new, _HAIR if noisy else 0.0), *_facts(old, new), *_traffic(old, new, share)):
+    accuracy = _differ(old.accuracy, new.accuracy, _EXACT, _HAIR if theirs else 0.0)
+    for text in (*accuracy, *_fidelity(old, new), *_facts(old, new), *_traffic(old, new, share)):
         yield Finding("different", name, text)
     memory = dict(old.peak_bytes)
     for role, size in new.peak_bytes:
@@ -231,7 +233,7 @@ def _rest(old: Record, new: Record) -> Iterator[Finding]:
 
 def is_noisy(record: Record) -> bool:
     """Whether scores carry noise that no seed decides: of encryption, or somebody else's."""
-    return record.case.kind == "peer" or bool(record.accuracy.max_error_to_integer)
+    return record.case.kind == "peer" or bool(record.fidelity.max_error_to_integer)
 
 
 def _varies(record: Record) -> bool:
@@ -239,16 +241,25 @@ def _varies(record: Record) -> bool:
     return record.case.kind == "peer" or any(sent.sender.startswith("party") for sent in record.traffic)
 
 
-def _accuracy(old: Record, new: Record, hair: float) -> Iterator[str]:
-    for field in _EXACT:
-        was, now = getattr(old.accuracy, field), getattr(new.accuracy, field)
+def _differ(old: object, new: object, names: Sequence[str], hair: float) -> Iterator[str]:
+    for field in names:
+        was, now = getattr(old, field), getattr(new, field)
         if was == now or (None not in (was, now) and abs(was - now) <= hair):
             continue
         yield f"{field.replace('_', ' ')} was {_number(was)} and is {_number(now)}"
+
+
+def _fidelity(old: Record, new: Record) -> Iterator[str]:
+    """What carries noise that no seed decides; without noise it is as exact as the rest."""
+    hair = _HAIR if is_noisy(old) or is_noisy(new) else 0.0
+    yield from _differ(old.fidelity, new.fidelity, _NEAR, hair)
     for field in _ERRORS:
-        was, now = getattr(old.accuracy, field) or 0.0, getattr(new.accuracy, field) or 0.0
+        was, now = getattr(old.fidelity, field) or 0.0, getattr(new.fidelity, field) or 0.0
         if now > _ERROR_GROWTH * was + _ERROR_FLOOR:
             yield f"{field.replace('_', ' ')} was {was:.3g} and is {now:.3g}"
+    moved, before = new.fidelity.decisions_changed or 0, old.fidelity.decisions_changed or 0
+    if moved > before + hair * new.rows:
+        yield f"verdicts that encryption moved: {before:,} became {moved:,}"
 
 
 def _facts(old: Record, new: Record) -> Iterator[str]:

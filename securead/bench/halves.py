@@ -28,6 +28,7 @@ from securead.bench.processes import own_peak
 from securead.data.schema import Array
 from securead.errors import SecureadError
 from securead.models import bundle
+from securead.protocols.engine import FloodReader
 
 PLAN_FILE = "plan.json"
 Done = tuple[dict[str, Any], bytes]
@@ -68,25 +69,33 @@ class OwnerHalf(Half):
         self._encryptor: Any = None
         self._decryptor: Any = None
         self._terms: Array | None = None
+        self._published: tuple[bytes, ...] = ()
         self.operations |= {
+            "published": self._take_published,
             "keys": self._keys,
             "take": self._take,
             "encrypt": self._encrypt,
             "decrypt": self._decrypt,
             "pry": self._pry,
+            "floods": self._floods,
         }
 
     def _keys(self, head: dict[str, Any], payload: bytes) -> Done:
         self._secret, self._public = self._owner.generate_keys(self.plan)
         self._decryptor = self._owner.make_decryptor(self.plan, self._secret)
         if self.plan.role == "same":
-            self._encryptor = self._owner.make_encryptor(self.plan, self._secret)
+            self._encryptor = self._owner.make_encryptor(self.plan, self._secret, *self._published)
         return {}, self._public.to_bytes()
+
+    def _take_published(self, head: dict[str, Any], payload: bytes) -> Done:
+        """What the service publishes, where its engine has a setup."""
+        self._published = (payload,)
+        return {}, b""
 
     def _take(self, head: dict[str, Any], payload: bytes) -> Done:
         """A submitter's public key in role `split`."""
         self._public = self._owner.public_key_from_bytes(self.plan, payload)
-        self._encryptor = self._owner.make_encryptor(self.plan, self._public)
+        self._encryptor = self._owner.make_encryptor(self.plan, self._public, *self._published)
         return {}, b""
 
     def _encrypt(self, head: dict[str, Any], payload: bytes) -> Done:
@@ -102,6 +111,13 @@ class OwnerHalf(Half):
         if self._terms is not None:
             scores = scores + self._terms
         return {}, np.asarray(scores, dtype=np.float64).tobytes()
+
+    def _floods(self, head: dict[str, Any], payload: bytes) -> Done:
+        """An answer in standard deviations of its flood, where the engine's decryptor can tell."""
+        if not isinstance(self._decryptor, FloodReader):
+            return {"told": False}, b""
+        found = self._decryptor.in_floods(payload, head["rows"])
+        return {"told": True}, np.asarray(found, dtype=np.float64).tobytes()
 
     def _pry(self, head: dict[str, Any], payload: bytes) -> Done:
         """Open an answer with a key that was not asked for, even if the answer's name for its key is changed to it."""
@@ -119,14 +135,23 @@ class BlindHalf(Half):
     def __init__(self, package: str, folder: Path) -> None:
         super().__init__(package, folder)
         self._blind: Any = importlib.import_module(f"{package}.blind")
-        self._evaluator = self._blind.make_evaluator(self.plan, bundle.load(folder).program)
+        program = bundle.load(folder).program
+        make_setup = getattr(self._blind, "make_setup", None)
+        self._setup: Any = None if make_setup is None else make_setup(self.plan, program)
+        secret = () if self._setup is None else (self._setup.secret,)
+        self._evaluator = self._blind.make_evaluator(self.plan, program, *secret)
         self._key: Any = None
         self.operations |= {
+            "setup": self._publish,
             "key": self._take_key,
             "refill": self._refill,
             "held": self._held,
             "evaluate": self._evaluate,
         }
+
+    def _publish(self, head: dict[str, Any], payload: bytes) -> Done:
+        """What everybody gets who asks, where the engine has a setup."""
+        return {}, b"" if self._setup is None else self._setup.published
 
     def _take_key(self, head: dict[str, Any], payload: bytes) -> Done:
         self._key = self._blind.read_evaluation_key(self.plan, payload)

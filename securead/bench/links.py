@@ -1,38 +1,15 @@
-"""Links between the roles: what a request takes over one, predicted from bytes and ways, and a relay that imitates it.
-
-A way is one message that something else waits for. The prediction is for the bytes that pass one after the other; it
-knows no packet loss and no slow start, and neither does the relay that checks it.
-"""
+"""A relay that imitates a link, to check what `securead.planner.links` predicts. It loses no packet, either."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import socket
 import threading
-from collections.abc import Mapping
 from types import TracebackType
 
-from securead.bench.records import Link
 from securead.protocols.sharing.outbox import Delay, Outbox
 
-LINKS: Mapping[Link, Delay] = {
-    "loopback": Delay(0.0),
-    "lan": Delay(0.0002, 1e9 / 8),
-    "wan": Delay(0.02, 100e6 / 8),
-}
-"""Seconds one way and bytes a second: this machine; 1 Gb/s and .2 ms; 100 Mb/s and 20 ms."""
 _CHUNK = 1 << 16
-
-
-def predicted_seconds(loopback_seconds: float, *, ways: int, bytes_in_line: float, link: Link) -> float:
-    """Seconds over a link for what took `loopback_seconds` on this machine: every way waits, every byte has its turn.
-
-    `bytes_in_line`: those that cannot be on the way at once, so of an exchange in both directions at once one half.
-    """
-    model = LINKS[link]
-    carried = 0.0 if math.isinf(model.bytes_per_second) else bytes_in_line / model.bytes_per_second
-    return loopback_seconds + ways * model.seconds + carried
 
 
 class Relay:

@@ -75,6 +75,10 @@ def _measured(case: Case, data: Path | None, peers: Mapping[str, Path]) -> Recor
         from securead.bench.training_case import mechanism
 
         return mechanism(case, data)
+    if case.kind == "script":
+        from securead.bench.script_case import script
+
+        return script(case, data)
     from securead.bench.peers import peer
 
     return peer(case, data, peers)

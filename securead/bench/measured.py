@@ -25,7 +25,10 @@ _PARAMETERS = {"n_estimators": "trees", "hidden": "width", "n_features": "featur
 _WRITTEN = {
     "bfv": "BFV",
     "ckks": "CKKS",
+    "ckks-row": "CKKS row",
+    "ckks-deep": "CKKS deep",
     "paillier": "Paillier",
+    "paillier-linear": "Paillier linear",
     "sklearn": "scikit-learn",
     "pyod": "PyOD",
     "tenseal": "TenSEAL",
@@ -33,6 +36,8 @@ _WRITTEN = {
     "concrete-ml": "Concrete ML",
     "spu": "SPU",
 }
+# Kinds of cases that stand by themselves and not below a data set.
+ALONE = {"mechanism": "Mechanisms", "script": "Scripts"}
 _LINKS = {"loopback": 0, "lan": 1, "wan": 2}
 
 
@@ -115,8 +120,10 @@ def peak(record: Record) -> int | None:
 
 
 def lead(record: Record, over: str) -> float | None:
-    """AUROC above a control's, "norm" or "untrained", or the "float" model's."""
+    """AUROC above a control's, "norm" or "untrained"; above the "float" model's, of the scores that came out."""
     own, other = record.accuracy.auroc, getattr(record.accuracy, f"auroc_{over}")
+    if over == "float" and record.fidelity.auroc_of_scores is not None:
+        own = record.fidelity.auroc_of_scores
     return None if own is None or other is None else own - other
 
 
@@ -266,8 +273,8 @@ def same_but(case: Case, *names: str) -> Hashable:
 
 
 def datasets(records: Iterable[Record]) -> tuple[str, ...]:
-    """Data sets in the order of the records; a mechanism has none."""
-    return tuple(dict.fromkeys(record.case.dataset for record in records if record.case.kind != "mechanism"))
+    """Data sets in the order of the records; a mechanism has none, nor a script."""
+    return tuple(dict.fromkeys(record.case.dataset for record in records if record.case.kind not in ALONE))
 
 
 def engines(records: Iterable[Record]) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from securead.bench import wording
 from securead.bench.drawing import COLOURS, HUES, Child, Pictures
 from securead.bench.measured import Setting, again, engine_name, epsilon_words, is_protected, same_but, told_apart
 from securead.bench.records import Spread
-from securead.bench.signs import Mark, Sign, draw_marks, icon, line_sign, log_axis, plate
+from securead.bench.signs import LABEL_SIZE, Mark, Sign, draw_marks, icon, line_sign, log_axis, plate
 from securead.bench.wording import area, counted, number, size
 
-SIZE = (4.6, 3.7)
+SIZE = (4.0, 3.6)
 _STYLES = ("-", (0, (4, 2)), (0, (1.2, 1.6)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "p")
 _NARROWEST = 0.02
@@ -73,10 +73,10 @@ def cost_figure(
             ticks = [shift, *(axes.get_xticks() if positive else [])]
             labels = ["0", *([text.get_text() for text in axes.get_xticklabels()] if positive else [])]
             axes.set_xticks(ticks, labels)
-        axes.tick_params(labelsize=9)
-        axes.set_ylabel("AUROC, held out", fontsize=10)
+        axes.tick_params(labelsize=LABEL_SIZE)
+        axes.set_ylabel("AUROC, held out", fontsize=LABEL_SIZE)
         named = "µs a row, all roles, online (log)" if kind == "time" else "bytes a row, all roles (log)"
-        axes.set_xlabel(named, fontsize=10)
+        axes.set_xlabel(named, fontsize=LABEL_SIZE)
         right = axes.get_xlim()[1]
         reach = [*line, (right, line[-1][1])]
         axes.plot(*zip(*reach, strict=True), color=COLOURS["ink"], linewidth=1.3, linestyle=(0, (4, 2)), zorder=2)
@@ -143,9 +143,9 @@ def epsilon_figure(found: Sequence[Setting], pictures: Pictures, command: str) -
         axes.set_xlim(left - 0.06 * (right - left) - 0.02, right + 0.36 * (right - left) + 0.05)
         ticks, texts = [math.log10(value) for value in values], [number(value) for value in values]
         axes.set_xticks([*ticks, beyond] if free else ticks, [*texts, "no noise"] if free else texts)
-        axes.tick_params(labelsize=9)
-        axes.set_xlabel("ε of training (log); smaller protects more", fontsize=10)
-        axes.set_ylabel("AUROC, held out", fontsize=10)
+        axes.tick_params(labelsize=LABEL_SIZE)
+        axes.set_xlabel("ε of training (log); smaller protects more", fontsize=LABEL_SIZE)
+        axes.set_ylabel("AUROC, held out", fontsize=LABEL_SIZE)
         guide = []
         if control is not None:
             axes.axhline(control, color=COLOURS["ink"], linewidth=1.2, linestyle=(0, (1.2, 1.6)), zorder=1)

@@ -25,7 +25,7 @@ import numpy as np
 from securead import codec
 from securead.bench import accuracy, datasets, fitting, provenance
 from securead.bench.datasets import NamedData
-from securead.bench.records import Accuracy, Case, Privacy, Record, Spread, Timing, Traffic
+from securead.bench.records import Accuracy, Case, Fidelity, Privacy, Record, Spread, Timing, Traffic
 from securead.data.schema import Array
 from securead.errors import FixConfigurationError, InstallExtraError
 from securead.models import network
@@ -283,13 +283,15 @@ def _run(chosen: Peer, python: Path, task: Task) -> tuple[Answer, Array]:
 
 def _record(case: Case, named: NamedData, task: Task, answer: Answer, scores: Array) -> Record:
     found = provenance.collect(program=task.program)
+    judged, fidelity = _judged(named, task, answer, scores)
     versions = dict(found.versions) | dict(answer.versions)
     return Record(
         case,
         dataclasses.replace(found, versions=tuple(versions.items())),
         rows=len(scores),
         columns=named.X_held.shape[1],
-        accuracy=_accuracy(named, task, answer, scores),
+        accuracy=judged,
+        fidelity=fidelity,
         timings=tuple(_timing(seconds, case.threads) for seconds in answer.timings),
         traffic=tuple(Traffic(s.sender, s.receiver, s.what, s.per_row, s.once) for s in answer.traffic),
         rounds=None if answer.rounds is None else round(answer.rounds),
@@ -300,7 +302,7 @@ def _record(case: Case, named: NamedData, task: Task, answer: Answer, scores: Ar
     )
 
 
-def _accuracy(named: NamedData, task: Task, answer: Answer, scores: Array) -> Accuracy:
+def _judged(named: NamedData, task: Task, answer: Answer, scores: Array) -> tuple[Accuracy, Fidelity]:
     """Of all rows; of the first ones, where a peer scored no more, errors alone: they are no sample of the classes."""
     few = len(scores)
     if few < len(named.X_held):
@@ -308,7 +310,8 @@ def _accuracy(named: NamedData, task: Task, answer: Answer, scores: Array) -> Ac
     integer, floats = (None if exact is None else exact[:few] for exact in (task.integer, task.floats))
     norm = (named.standardised(named.X_held[:few]) ** 2).sum(axis=1)
     threshold = task.threshold if answer.threshold is None else answer.threshold
-    return accuracy.accuracy_of(named, scores, threshold=threshold, integer=integer, floats=floats, norm=norm)
+    judged = accuracy.accuracy_of(named, scores, threshold=threshold, floats=floats, norm=norm)
+    return judged, accuracy.fidelity_of(named, scores, integer=integer, floats=floats, threshold=threshold)
 
 
 def _timing(seconds: Seconds, threads: int) -> Timing:

@@ -18,7 +18,7 @@ import numpy as np
 
 from securead import codec, files
 from securead.bench import suites
-from securead.bench.records import Accuracy, Record, Spread, Timing
+from securead.bench.records import Record, Spread, Timing
 from securead.errors import FixConfigurationError, FixInputError
 
 LEVEL = 0.99
@@ -82,7 +82,7 @@ class Side:
     """One side of a ratio: the only case that fits all patterns (as `--only` takes them), and what is taken of it.
 
     `of`: "ROLE seconds" or "seconds" (processor time a record, offline work included), "bytes" (a record, both ways),
-    or a field of `Accuracy`.
+    a field of `Accuracy` or `Fidelity`, or "figure NAME", what a script found.
     """
 
     cases: tuple[str, ...]
@@ -176,15 +176,20 @@ def _fitting(side: Side, records: Sequence[Record]) -> Record | str:
 
 def quantity(record: Record, of: str) -> Spread | None:
     """What `Side.of` names, of a record; None where it was not measured."""
-    if of in {field.name for field in fields(Accuracy)}:
-        value: float | None = getattr(record.accuracy, of)
-        return None if value is None else Spread(value, value, value, 2)
+    for part in (record.accuracy, record.fidelity):
+        if of in {field.name for field in fields(part)}:
+            value: float | None = getattr(part, of)
+            return None if value is None else Spread(value, value, value, 2)
+    kind, _, name = of.partition(" ")
+    if kind == "figure":
+        found = [figure.value for figure in record.figures if figure.name == name]
+        return Spread(found[0], found[0], found[0], 2) if found else None
     if of == "bytes":
         sizes = [t.bytes_per_row for t in record.traffic if t.bytes_per_row is not None]
         return Spread(sum(sizes), sum(sizes), sum(sizes), 2) if sizes else None
     role, _, unit = of.rpartition(" ")
     if unit != "seconds":
-        raise FixInputError("a baseline takes seconds, bytes or a field of accuracy", value=of)
+        raise FixInputError("a baseline takes seconds, bytes, a field of accuracy or fidelity, or a figure", value=of)
     chosen = [timing for timing in record.timings if role in ("", timing.role)]
     fewest = min((timing.threads or math.inf for timing in chosen), default=0)
     return added(seconds(timing) for timing in chosen if (timing.threads or math.inf) == fewest)

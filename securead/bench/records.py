@@ -13,7 +13,7 @@ from typing import Literal
 
 from securead import codec
 
-Kind = Literal["score", "train", "peer", "mechanism"]
+Kind = Literal["score", "train", "peer", "mechanism", "script"]
 Link = Literal["loopback", "lan", "wan"]
 
 
@@ -22,8 +22,10 @@ class Case:
     """One point of a suite: what is measured, on what, and under which conditions.
 
     kind: "score" runs records through an engine; "train" trains and scores in the clear (privacy, federation); "peer"
-    is somebody else's software on the same rows; "mechanism" a part of ours by itself. `epsilon` None: no noise.
-    `executor`: who trains, "embedded" or "flower". `aggregation`: "plain" or "masked". `threads` 0: all cores.
+    is somebody else's software on the same rows; "mechanism" a part of ours by itself; "script" a program of
+    `benchmarks/`, named by `detector`, with `parameters` as its options. `epsilon` None: no noise.
+    `executor`: who trains, "embedded" or "flower". `aggregation`: plain sums, masked or encrypted ones. `threads` 0:
+    all cores.
     """
 
     suite: str
@@ -41,7 +43,7 @@ class Case:
     seed: int = 0
     sites: int = 3
     executor: str = "embedded"
-    aggregation: Literal["plain", "masked"] = "plain"
+    aggregation: Literal["plain", "masked", "paillier"] = "plain"
     peer: str = ""
     rows: int = 0
 
@@ -92,10 +94,11 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well the scores tell anomalies from the rest, held out: of this case, and of what it stands for.
+    """How well a detector tells anomalies from the rest, held out. It repeats to the last bit, but for peers' noise.
 
-    `precision` and `false_alarms` (a share of the normal records) are at the calibrated threshold. Errors are of this
-    case's scores against the integer program's (relative to the typical score) and the float model's.
+    Under an engine of ours it is that of the integer program, whose scores the engine computes; in the clear that of
+    the float model; of a peer that of the scores that it returned. What encryption made of the scores: `Fidelity`.
+    `precision` and `false_alarms` (a share of the normal records) are at the calibrated threshold.
     `auroc_no_data`: of the same detector trained on noise in place of records; `auroc_central`: trained without noise
     on all sites' records; `auroc_best_site`: the best that one site reaches with its own records, without noise.
     """
@@ -107,13 +110,35 @@ class Accuracy:
     auroc_float: float | None = None
     auroc_norm: float | None = None
     auroc_untrained: float | None = None
+    auroc_no_data: float | None = None
+    auroc_central: float | None = None
+    auroc_best_site: float | None = None
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near the scores that came out are to those that they stand for: with an encryption's fresh noise in them.
+
+    Errors and Spearman's correlations are against the integer program (relative to its typical score) and the float
+    model. `auroc_of_scores`, `average_precision_of_scores`: what `Accuracy` has, of the scores that came out.
+    `decisions_changed`: records that they put on the other side of the threshold than the integer program does.
+    """
+
     max_error_to_integer: float | None = None
     rank_correlation_to_integer: float | None = None
     max_error_to_float: float | None = None
     rank_correlation_to_float: float | None = None
-    auroc_no_data: float | None = None
-    auroc_central: float | None = None
-    auroc_best_site: float | None = None
+    auroc_of_scores: float | None = None
+    average_precision_of_scores: float | None = None
+    decisions_changed: int | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number that a script of `benchmarks/` printed, by its path in the script's results."""
+
+    name: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -145,8 +170,8 @@ class Record:
     `rounds`: exchanges that wait for one another, for one request (a request and its answer is one), or of training.
     `predicted_seconds`: one request over the case's link, from measured bytes and rounds; `delayed_seconds`: the same
     run with that delay injected. `extraction_rows`: honest scores after which a submitter can have fitted a copy of the
-    model. `security_bits`: of the encryption. `failures`: what the suite's own checks found wrong, or how the case's
-    process ended: shown first in the report, and its numbers in no finding.
+    model. `security_bits`: of the encryption. `figures`: what a script found. `failures`: what the suite's own checks
+    found wrong, or how the case's process ended: shown first in the report, and its numbers in no finding.
     """
 
     case: Case
@@ -155,6 +180,7 @@ class Record:
     rows: int = 0
     columns: int = 0
     accuracy: Accuracy = Accuracy()
+    fidelity: Fidelity = Fidelity()
     timings: tuple[Timing, ...] = ()
     traffic: tuple[Traffic, ...] = ()
     rounds: int | None = None
@@ -165,6 +191,7 @@ class Record:
     security_bits: float | None = None
     extraction_rows: int | None = None
     seconds: float = 0.0
+    figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from statistics import median
 
 from securead import files
-from securead.bench import exports, pareto, scaling, suite_bars, suite_tables
+from securead.bench import exports, pareto, scaling, suite_bars, suite_tables, threads
 from securead.bench.drawing import Child, Pictures, element, stylesheet
 from securead.bench.findings import Finding, findings
 from securead.bench.measured import (
+    ALONE,
     Setting,
     Sorted,
     again,
@@ -113,7 +114,8 @@ def _page(
         sections.append(("findings", "Findings", _findings(said)))
     for at, (heading, own) in enumerate(suite_tables.by_heading(sorted_.measured), start=1):
         sections.append((f"data-{at}", heading, _dataset(heading, own, signed, pictures, command)))
-    if plots := list(scaling.figures(found, signed, pictures, command)):
+    gain = threads.figure(sorted_.measured, signed, pictures, command)
+    if plots := [*scaling.figures(found, signed, pictures, command), *([] if gain is None else [gain])]:
         words = "Straight lines on logarithmic axes are powers; the number beside a line is the power."
         sections.append(
             ("scaling", "How cost grows", [element("p", words, class_="quiet"), element("div", *plots, class_="plots")])
@@ -253,13 +255,15 @@ def _dataset(
     words += [f"{joined([str(c) for c in sorted(columns)])} columns"] if columns else []
     parts = [element("p", f"{', '.join(words)}.", class_="quiet")] if words else []
     ranked = any(record.accuracy.auroc is not None for record in own)
-    if not ranked and own[0].case.kind != "mechanism":
+    if not ranked and own[0].case.kind not in ALONE:
         parts.append(
             element("p", "No AUROC here: nothing says how well scores tell anomalies apart.", class_="verdict even")
         )
     if plots:
         parts.append(element("div", *plots, class_="plots"))
-    parts.append(element("p", "A click on a head sorts. Repeats with other seeds share a line.", class_="small"))
+    if own[0].case.kind != "script":
+        parts.append(element("p", "A click on a head sorts. Repeats with other seeds share a line.", class_="small"))
+    parts += [suite_tables.script_table(record) for record in own if record.case.kind == "script"]
     for what, kinds in _TABLES.items():
         if some := [record for record in own if record.case.kind in kinds]:
             title = f"{what}, {counted(len(some), 'case')}"

@@ -23,7 +23,7 @@ from securead.bench.wording import number, seconds, size
 Cost = Literal["time", "bytes"]
 
 FEWEST = 3
-SIZE = (4.6, 3.7)
+SIZE = (4.0, 3.6)
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 # Two-sided 95 % quantiles of Student's distribution by degrees of freedom (Fisher and Yates, table III).
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

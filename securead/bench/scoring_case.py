@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from securead.bench import datasets, engine_case, fitting, sharing_case
-from securead.bench.accuracy import accuracy_of
+from securead.bench.accuracy import accuracy_of, fidelity_of
 from securead.bench.engine_case import SERVER, Measured
 from securead.bench.fitting import CLEAR
 from securead.bench.players import HalfFailedError
@@ -24,7 +24,7 @@ from securead.protocols import registry
 
 
 def score(case: Case, data_dir: Path | None) -> Record:
-    """The record of a case. Everything in it but times repeats exactly, where the engine's scores are exact.
+    """The record of a case. Everything in it but times and `fidelity` repeats exactly; that, where scores are exact.
 
     Raises `FixInputError` for data that is not here, `InstallExtraError` for an engine that is not installed, and
     `FixProgramError` for one that does not carry the detector's program.
@@ -66,16 +66,17 @@ def score(case: Case, data_dir: Path | None) -> Record:
     )
     if found.scores is None:
         return record
+    integer, floats, threshold = program.score(X), detector.anomaly_score(X), fitted.threshold
     accuracy = accuracy_of(
         data,
-        found.scores,
-        threshold=fitted.threshold,
-        integer=program.score(X),
-        floats=detector.anomaly_score(X),
+        floats if case.engine == CLEAR else integer,
+        threshold=threshold,
+        floats=floats,
         norm=fitting.norms(detector, X),
         untrained=fitting.untrained_scores(detector, X),
     )
-    return dataclasses.replace(record, accuracy=accuracy)
+    fidelity = fidelity_of(data, found.scores, integer=integer, floats=floats, threshold=threshold)
+    return dataclasses.replace(record, accuracy=accuracy, fidelity=fidelity)
 
 
 def _clear(case: Case, detector: AnomalyDetector, program: Program, X: Array) -> Measured:

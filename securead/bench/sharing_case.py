@@ -21,13 +21,13 @@ import numpy as np
 from securead.bench import soundness
 from securead.bench.deployment import DEALER, ME, PARTIES, Parties
 from securead.bench.engine_case import CLIENT, Measured
-from securead.bench.links import predicted_seconds
 from securead.bench.players import HalfFailedError
 from securead.bench.processes import Usage, usage_of
 from securead.bench.records import Case, Timing, Traffic
 from securead.bench.repeats import once, repeat, spread, timing
 from securead.data.schema import Array
 from securead.models.bundle import Bundle
+from securead.planner.links import predicted_seconds
 from securead.program.table import PublicTable
 from securead.protocols.sharing import owner
 from securead.protocols.sharing.plan import SEED_BYTES, SharingPlan, make_plan
@@ -50,7 +50,7 @@ def run(case: Case, bundle: Bundle, X: Array, folder: Path) -> Measured:
     np.savez(records, X=rows)
     threshold, program = bundle.public.threshold.value, bundle.program
     start = time.perf_counter()
-    with Parties(program, threshold, folder / "near") as parties, _client(parties, records) as client:
+    with Parties(program, threshold, folder / "near") as parties, client_process(parties, records) as client:
         started = time.perf_counter() - start
         client.ask(0, len(X), out)
         scores = np.load(out, allow_pickle=False)
@@ -90,7 +90,7 @@ def run(case: Case, bundle: Bundle, X: Array, folder: Path) -> Measured:
     )
 
 
-class _Client:
+class Client:
     """A client's process."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
@@ -113,13 +113,14 @@ class _Client:
 
 
 @contextlib.contextmanager
-def _client(parties: Parties, records: Path) -> Iterator[_Client]:
+def client_process(parties: Parties, records: Path) -> Iterator[Client]:
+    """A client's process that scores rows of an archive when it is asked to."""
     log = parties.folder / f"{ME}.log"
     command = [sys.executable, "-m", "securead.client.rehearsal", str(parties.config), str(records)]
     with log.open("wb") as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
-        yield _Client(process, log)
+        yield Client(process, log)
     finally:
         process.kill()
         process.wait()
@@ -188,7 +189,7 @@ def _delayed(case: Case, bundle: Bundle, records: Path, folder: Path, start: int
     threshold = bundle.public.threshold.value
     with (
         Parties(bundle.program, threshold, folder / "apart", link=case.link, to_client=True) as parties,
-        _client(parties, records) as client,
+        client_process(parties, records) as client,
     ):
         client.ask(start, stop)
         time.sleep(_SETTLE)

@@ -26,10 +26,12 @@ _SHAPES = {
     "P": "M4 1h4v3h3v4h-3v3h-4v-3h-3v-4h3z",
     "p": "M6 .8l5.2 3.8-2 6.2h-6.4l-2-6.2z",
 }
-LABEL_SIZE = 9.0
+LABEL_SIZE = 11.0
 # The width of a letter and the height of a line, of the size of type.
 _LETTER, _BOLD, _LINE = 0.6, 0.68, 1.2
-_LONGEST = 26
+_LONGEST = 24
+# Of a picture's width, what its horizontal axis has; points between the words of two ticks.
+_AXIS_SHARE, _GAP = 0.75, 6.0
 # Ever finer steps within a decade: the first that give three ticks are taken.
 _STEPS = (
     (1.0,),
@@ -119,10 +121,26 @@ def log_ticks(low: float, high: float) -> list[float]:
 def log_axis(axis: Any, low: float, high: float, words: Callable[[float], str]) -> None:
     """Ticks for an axis that shows logarithms of values from `low` to `high`."""
     values = log_ticks(low, high)
+    if axis.axis_name == "x":
+        values = _apart(axis, values, words)
     axis.set_ticks([math.log10(value) for value in values])
     axis.set_ticklabels([words(value) for value in values])
     axis.set_tick_params(labelsize=LABEL_SIZE)
-    axis.label.set_fontsize(LABEL_SIZE + 1)
+    axis.label.set_fontsize(LABEL_SIZE)
+
+
+def _apart(axis: Any, values: Sequence[float], words: Callable[[float], str]) -> list[float]:
+    """Values whose words do not run into each other along the axis, the first of all and then each that has room."""
+    start, end = axis.get_view_interval()
+    across = _AXIS_SHARE * 72 * axis.figure.get_size_inches()[0] / max(end - start, 1e-9)
+    kept, reach = list[float](), -math.inf
+    for value in values:
+        half = _LETTER * LABEL_SIZE * len(words(value)) / 2
+        middle = across * math.log10(value)
+        if middle - half > reach:
+            kept.append(value)
+            reach = middle + half + _GAP
+    return kept
 
 
 # --- points and their labels ------------------------------------------------------------------------------------------

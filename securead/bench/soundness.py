@@ -1,9 +1,9 @@
 """The suite's own checks of an engine that is measured: what makes a figure worthless is found before it is told.
 
 Each check returns what is wrong, in words, and nothing where nothing is; a record with such words is a failed one.
-Wrong scores, records in what should hide them, answers that a stranger opens, bytes that nobody counted, and answers
-that are not made afresh. None of them proves security: they find an engine that is broken or was built without its
-protection, not one that is broken cleverly.
+Wrong scores, records in what should hide them, answers that a stranger opens, bytes that nobody counted, answers that
+are not made afresh, and floods that are not as wide as promised. None of them proves security: they find an engine that
+is broken or was built without its protection, not one that is broken cleverly.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _NEEDLE_BYTES, _LINES, _WINDOWS = 16, 2, 2
 _FLOATS, _INTEGERS = ("<f8", ">f8", "<f4", ">f4"), ("<i8", ">i8", "<i4", ">i4", "<i2")
 _DISTINCT = 5  # bytes: an empty stretch of a message looks like values that are 0
 _DEVIATIONS, _RUN = 8.0, 8
+FLOODS = 320  # values with which a flood's deviation is told from 2/3 and 3/2 of it
+_FLOOD_LEVEL, _MOST_ANSWERS = 1e-6, 65
 
 
 def wrong_scores(scores: Array, exact: Array, plan: Plan, tolerance: float) -> list[str]:
@@ -79,6 +81,30 @@ def told_by(payloads: Sequence[bytes], what: str, why: str) -> list[str]:
 def _most_in_a_run(agreeing: Array, telling: Array) -> int:
     """The most telling places in a stretch without a place that does not agree: zeros between them hide nothing."""
     return int(np.bincount(np.cumsum(~agreeing)[telling]).max(initial=0))
+
+
+def flooded(values: Array) -> list[str]:
+    """What is wrong with the floods of answers to one request, `(answers, rows)` in deviations of the promised one.
+
+    Their variance over the answers, all rows together, has to be 1: the test's level is 1e-6, and with `FLOODS` values
+    it finds 2/3 and 3/2 of the promised deviation in 99 of 100 cases, and no flood at all always. Its quantiles are a
+    normal distribution's; floods that are uniform vary less, which errs on the side of no false alarm.
+    """
+    from scipy.stats import chi2
+
+    answers, rows = values.shape
+    freedom = (answers - 1) * rows
+    share = float(values.var(axis=0, ddof=1).mean())
+    low, high = (float(chi2.ppf(level, freedom)) / freedom for level in (_FLOOD_LEVEL / 2, 1 - _FLOOD_LEVEL / 2))
+    if low <= share <= high:
+        return []
+    much = "none or hardly any" if share < 1e-3 else f"{share**0.5:.2g} times its deviation"
+    return [f"answers: the flood that the plan promises is not there, but {much}: masks alone do not hide the model"]
+
+
+def answers_for_flood(rows: int) -> int:
+    """How many answers to one request of so many rows `flooded` needs."""
+    return min(1 + -(-FLOODS // rows), _MOST_ANSWERS)
 
 
 def opened(scores: Array | None, exact: Array, tolerance: float) -> list[str]:

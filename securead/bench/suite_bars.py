@@ -14,8 +14,8 @@ from securead.bench.signs import LABEL_SIZE, line_sign, plate
 from securead.bench.wording import counted, size
 
 _MOST = 12
-_WIDTH = 4.6
-_LONGEST = 40
+_WIDTH = 4.0
+_LONGEST = 30
 
 
 def time_figure(found: Sequence[Setting], pictures: Pictures, command: str) -> ET.Element | None:
@@ -116,7 +116,7 @@ def _figure(
                 axes.annotate(
                     printable(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"),
                     (where, place),
-                    xytext=(0, 12),
+                    xytext=(0, 13),
                     textcoords="offset points",
                     ha=align,
                     va="center",
@@ -134,7 +134,7 @@ def _figure(
 
     said = [f"{name}: {total}" for name, total in zip(names, totals, strict=True)]
     text = f"{title}: {unit} by role, of {counted(len(shown), 'setting')}. {'; '.join(said)}."
-    height = 0.3 + 0.4 * len(parts)
+    height = 0.3 + 0.45 * len(parts)
     picture = pictures.picture(draw, title, text, size=(_WIDTH, height))
     key: list[tuple[Child, str]] = [(line_sign(f"block {hue}"), owner) for owner, hue in hues.items()]
     return plate(title, about, picture, key, again(command, [one.case for one in shown]))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from securead.bench import exhibits
 from securead.bench.drawing import Child, element
 from securead.bench.measured import (
+    ALONE,
     Setting,
     by_role,
     engine_name,
@@ -26,9 +27,11 @@ from securead.bench.measured import (
 )
 from securead.bench.records import Record
 from securead.bench.scaling import seconds_words
-from securead.bench.wording import area, correlation, number, percent, size
+from securead.bench.wording import area, correlation, counted, number, percent, size
 
 _NONE = "–"
+# A script's figures beyond so many are folded.
+_OPEN = 40
 # A correlation that is as near to 1 is 1, computed in floats.
 _ROUNDING = 1e-13
 
@@ -91,6 +94,12 @@ def _correlation(value: float) -> str:
     return "1" if abs(1 - value) < _ROUNDING else correlation(value)
 
 
+def _moved(record: Record) -> float | None:
+    """The AUROC of the scores that came out above that of the integer program."""
+    own, exact = record.fidelity.auroc_of_scores, record.accuracy.auroc
+    return None if own is None or exact is None or not is_protected(record.case) else own - exact
+
+
 def _epsilon(record: Record) -> float | None:
     return record.case.epsilon if record.privacy is None or record.privacy.epsilon is None else record.privacy.epsilon
 
@@ -138,8 +147,10 @@ CASES: tuple[Column, ...] = (
     Column("Average precision", lambda r: r.accuracy.average_precision, area),
     Column("Precision at threshold", lambda r: r.accuracy.precision, percent),
     Column("False alarms", lambda r: r.accuracy.false_alarms, percent),
-    Column("Error to integer", lambda r: r.accuracy.max_error_to_integer, lambda v: number(v, 2)),
-    Column("Rank correlation", lambda r: r.accuracy.rank_correlation_to_integer, _correlation),
+    Column("AUROC, moved", _moved, lambda v: "0" if v == 0 else f"{v:+.1e}"),
+    Column("Verdicts, moved", lambda r: r.fidelity.decisions_changed, lambda v: f"{v:,.0f}"),
+    Column("Error to integer", lambda r: r.fidelity.max_error_to_integer, lambda v: number(v, 2)),
+    Column("Rank correlation", lambda r: r.fidelity.rank_correlation_to_integer, _correlation),
     Column("Time a row", row_seconds, seconds_words),
     Column("Client", _role("client"), seconds_words),
     Column("Server", _role("server"), seconds_words),
@@ -177,11 +188,11 @@ def cells(columns: Sequence[Column], one: Setting) -> list[Cell]:
 
 
 def by_heading(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
-    """Records under a heading each: their data set's name, or that they are mechanisms."""
+    """Records under a heading each: their data set's name, or that they are mechanisms or scripts."""
     found: dict[tuple[bool, str], list[Record]] = {}
     for record in records:
-        alone = record.case.kind == "mechanism"
-        found.setdefault((alone, "Mechanisms" if alone else record.case.dataset), []).append(record)
+        alone = ALONE.get(record.case.kind)
+        found.setdefault((alone is not None, alone or record.case.dataset), []).append(record)
     return [(name, own) for (alone, name), own in sorted(found.items(), key=lambda item: item[0][0])]
 
 
@@ -210,6 +221,29 @@ def _cell(cell: Cell, column: Column, *, first: bool) -> ET.Element:
     if first:
         return element("th", *children, scope="row", **attributes)
     return element("td", *children, **attributes)
+
+
+def script_title(record: Record) -> str:
+    """A script with its options, and how much it said."""
+    options = "".join(f", {parameter_words(name)} {value}" for name, value in record.case.parameters)
+    return f"{record.case.detector}{options}: {counted(len(record.figures), 'figure')}"
+
+
+def script_rows(record: Record) -> list[tuple[str, str]]:
+    """A script's figures, as it named them, with as many digits as one compares."""
+    return [(figure.name, number(figure.value, 4)) for figure in record.figures]
+
+
+def script_table(record: Record) -> ET.Element:
+    """A script's figures; what is many can be opened."""
+    heads = element("tr", element("th", "Figure", scope="col"), element("th", "Value", scope="col", class_="number"))
+    rows = [
+        element("tr", element("th", name, scope="row"), element("td", value, class_="number", data_value=value))
+        for name, value in script_rows(record)
+    ]
+    title = script_title(record)
+    made = exhibits.table(title, element("thead", heads), element("tbody", *rows), kind="words")
+    return made if len(rows) <= _OPEN else element("details", element("summary", title), made)
 
 
 def missing_reasons(missing: Sequence[Record]) -> list[tuple[str, list[str]]]:

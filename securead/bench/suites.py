@@ -46,7 +46,7 @@ class Block:
     threads: tuple[int, ...] = (1,)
     sites: tuple[int, ...] = (3,)
     executor: tuple[Literal["embedded", "flower"], ...] = ("embedded",)
-    aggregation: tuple[Literal["plain", "masked"], ...] = ("plain",)
+    aggregation: tuple[Literal["plain", "masked", "paillier"], ...] = ("plain",)
     seed: tuple[int, ...] = (0,)
     about: str = ""
     limit_seconds: float | None = None
@@ -248,6 +248,8 @@ def _check(case: Case, where: str) -> None:
         raise refuse("a block of peers names none", 'Add peer = ["sklearn"].')
     if case.kind != "peer" and case.peer:
         raise refuse(f"a block of kind {case.kind!r} names a peer", 'Use kind = "peer".', case.peer)
+    if case.kind == "script" and (case.engine, case.role) != ("clear", "none"):
+        raise refuse("a script has its own engines", "Leave out engine and role.", case.engine)
     if case.kind == "score" and (case.engine == "clear") != (case.role == "none"):
         remedy = 'Engines have role = ["same", "split"], "clear" has none: give "clear" a block of its own.'
         raise refuse(f"the engine {case.engine!r} has no role {case.role!r}", remedy)

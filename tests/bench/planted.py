@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -153,6 +154,28 @@ class _FloodAlone(_Unmasked):
     flooded = True
 
 
+class _MaskAlone(_Around):
+    """Masks without a flood: fresh answers, whose noise tells of the tables."""
+
+    narrower = 0
+
+    def evaluate(self, request: bytes, key: Any = None, *, rows: int | None = None) -> bytes:
+        masks = key._masks._make.__self__
+        bits = masks._plan.flood_bits
+
+        def draw(count: int) -> np.ndarray:
+            low = 1 << (bits - self.narrower) if self.narrower else 1
+            values = [secrets.randbelow(2 * low) - low for _ in range(count)]
+            return np.array([[value % prime for value in values] for prime in masks._plan.data_primes], dtype=np.uint64)
+
+        masks._draw = draw
+        return self._inner.evaluate(request, key, rows=rows)
+
+
+class _HalfAFlood(_MaskAlone):
+    narrower = 1
+
+
 class _OldMask(_Around):
     """One mask for all answers."""
 
@@ -193,6 +216,8 @@ PLANTED: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
     "says-less": ({"plan": {"make_plan": _SaysLess.of}}, "bytes: "),
     "not-sanitised": ({"blind": _evaluating(_Unmasked)}, "answers: "),
     "flood-alone": ({"blind": _evaluating(_FloodAlone)}, "answers: "),
+    "mask-alone": ({"blind": _evaluating(_MaskAlone)}, "answers: the flood that the plan promises is not there"),
+    "half-a-flood": ({"blind": _evaluating(_HalfAFlood)}, "answers: the flood that the plan promises is not there"),
     "old-mask": ({"blind": _evaluating(_OldMask)}, "answers: "),
 }
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from securead.bench.links import LINKS, Relay, predicted_seconds
+from securead.bench.links import Relay
+from securead.planner.links import LINKS, predicted_seconds
 from securead.protocols.sharing.outbox import Delay
 
 

@@ -18,6 +18,11 @@ from securead.checks import programs
 from securead.models.bundle import Bundle, PublicModel, Threshold
 from securead.privacy.statement import PrivacyStatement
 from securead.program.program import Program
+from securead.protocols.ckks import blind as ckks_blind
+from securead.protocols.ckks import owner as ckks_owner
+from securead.protocols.ckks import plan as ckks_plan
+from securead.protocols.ckks.sanitise import Masks
+from securead.protocols.engine import FloodReader
 
 # Of each kind of breach, one is quick enough for every run.
 LONG = ("slightly-off", "positions-scrambled", "not-sanitised", "old-mask", "says-less")
@@ -100,6 +105,55 @@ def test_what_is_drawn_afresh_passes_and_what_is_not_is_told() -> None:
     arrays[0][::100] = arrays[1][::100]
     assert soundness.told_by([each.tobytes() for each in arrays], "x", "y")
     assert soundness.told_by((one, again, other + b"0"), "x", "y")
+
+
+@pytest.mark.parametrize("drawn", ["normal", "uniform"])
+def test_the_check_of_floods_has_power(drawn: str) -> None:
+    """It accepts the promised deviation and finds 2/3 and 3/2 of it; the seed is fixed, the rates are far from it."""
+    rng = np.random.default_rng(8)
+    rows = 64
+    shape = (300, soundness.answers_for_flood(rows), rows)
+    trials = rng.normal(size=shape) if drawn == "normal" else rng.uniform(-(3**0.5), 3**0.5, shape)
+    constant = rng.normal(size=(300, 1, rows)) * 1e6  # what all answers to a request share
+    caught = {share: np.mean([bool(soundness.flooded(share * t + c)) for t, c in zip(trials, constant, strict=True)])
+              for share in (0, 2 / 3, 1, 3 / 2)}  # fmt: skip
+    assert caught[0] == 1
+    assert caught[1] == 0
+    assert min(caught[2 / 3], caught[3 / 2]) > 0.98
+    assert soundness.answers_for_flood(1) * 1 >= 64
+
+
+def test_a_ckks_answer_without_its_flood_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = programs.small_quadratic()
+    plan = ckks_plan.make_plan(program.public, "same")
+    secret, public = ckks_owner.generate_keys(plan)
+    key, evaluator = ckks_blind.read_evaluation_key(plan, public.to_bytes()), ckks_blind.make_evaluator(plan, program)
+    Z, _ = program.public.encoder.encode(np.random.default_rng(1).normal(size=(64, program.public.encoder.width)))
+    request = ckks_owner.make_encryptor(plan, secret).encrypt(Z)
+    decryptor = ckks_owner.make_decryptor(plan, secret)
+    assert isinstance(decryptor, FloodReader)
+
+    def found() -> list[str]:
+        count = soundness.answers_for_flood(64)
+        return soundness.flooded(
+            np.array([decryptor.in_floods(evaluator.evaluate(request, key), 64) for _ in range(count)])
+        )
+
+    assert found() == []
+    draw = Masks.draw
+
+    def half(masks: Masks) -> np.ndarray:
+        """Digits of integers below 2**f: half the range."""
+        digits = draw(masks)
+        last, shift = divmod(masks._bits - 1, masks._digit)
+        digits[last] &= (1 << shift) - 1
+        return digits
+
+    monkeypatch.setattr(Masks, "draw", half)
+    key.refill(0)  # type: ignore[attr-defined]
+    (words,) = found()
+    share, _, _ = words.partition(" times its deviation")
+    assert float(share.split()[-1]) == pytest.approx(0.5, abs=0.12)
 
 
 @pytest.mark.parametrize("kind", ["<f8", ">f4", "<i8", ">i4"])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from securead.bench import gate, ratios, records, runner, suites
-from securead.bench.records import Accuracy, Case, Privacy, Provenance, Record, Spread, Timing, Traffic
+from securead.bench.records import Accuracy, Case, Fidelity, Privacy, Provenance, Record, Spread, Timing, Traffic
 from securead.errors import FixInputError
 
 CASE = Case("quick", "score", "cardio", "subspace", engine="ckks", role="same")
@@ -34,7 +34,8 @@ def record(**fields: Any) -> Record:
         HERE,
         rows=100,
         columns=4,
-        accuracy=Accuracy(auroc=0.9, average_precision=0.5, max_error_to_integer=0.0),
+        accuracy=Accuracy(auroc=0.9, average_precision=0.5),
+        fidelity=Fidelity(max_error_to_integer=0.0, auroc_of_scores=0.9, decisions_changed=0),
         timings=(timing(1e-6),),
         traffic=(Traffic("client", "server", "records", bytes_per_row=600.0),),
         rounds=1,
@@ -67,9 +68,11 @@ def test_equal_runs_pass() -> None:
     [
         ({"timings": (timing(2e-6),)}, "slower", "server, evaluate: takes 2 ("),
         ({"timings": (timing(4e-7),)}, "faster", "takes 0.4 ("),
-        ({"accuracy": Accuracy(0.9 + 1e-12, 0.5, max_error_to_integer=0.0)}, "different", "auroc was 0.9 and is"),
-        ({"accuracy": Accuracy(None, 0.5, max_error_to_integer=0.0)}, "different", "auroc was 0.9 and is nothing"),
-        ({"accuracy": Accuracy(0.9, 0.5, max_error_to_integer=0.1)}, "different", "max error to integer was 0"),
+        ({"accuracy": Accuracy(0.9 + 1e-12, 0.5)}, "different", "auroc was 0.9 and is"),
+        ({"accuracy": Accuracy(None, 0.5)}, "different", "auroc was 0.9 and is nothing"),
+        ({"fidelity": Fidelity(0.1, auroc_of_scores=0.9)}, "different", "max error to integer was 0"),
+        ({"fidelity": Fidelity(0.0, auroc_of_scores=0.9 + 1e-12)}, "different", "auroc of scores was 0.9"),
+        ({"fidelity": Fidelity(0.0, auroc_of_scores=0.9, decisions_changed=1)}, "different", "verdicts that"),
         ({"traffic": (Traffic("client", "server", "records", 601.0),)}, "different", "600 bytes became 601"),
         ({"traffic": ()}, "different", "600 bytes became 0"),
         ({"privacy": Privacy(2.0, 1e-5, "RDP", "seeded-study")}, "different", "epsilon: 1 became 2"),
@@ -105,11 +108,13 @@ def test_wall_time_counts_where_there_is_no_other() -> None:
 
 
 def test_fresh_noise_moves_scores_by_a_hair() -> None:
-    def of(auroc: float, error: float) -> Record:
-        return record(accuracy=Accuracy(auroc, 0.5, max_error_to_integer=error))
+    def of(auroc: float, error: float, exact: float = 0.9) -> Record:
+        return record(accuracy=Accuracy(exact, 0.5), fidelity=Fidelity(error, auroc_of_scores=auroc))
 
     assert sorts(of(0.9, 1e-7), of(0.9001, 3e-7)) == []
     assert sorts(of(0.9, 1e-7), of(0.91, 1e-7)) == ["different"]
+    # The integer program's accuracy has no noise, whatever the engine.
+    assert sorts(of(0.9, 1e-7), of(0.9, 1e-7, exact=0.9 + 1e-12)) == ["different"]
     assert sorts(of(0.9, 1e-7), of(0.9, 1e-4)) == ["different"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
 from collections.abc import Sequence
@@ -16,14 +17,16 @@ pytest.importorskip("sklearn")
 
 from suite_records import PLACE, peer, scored, suite, trained
 
+from securead.bench import threads
 from securead.bench.exports import read_csv
 from securead.bench.findings import Finding, findings
 from securead.bench.measured import again, row_bytes, row_seconds, settings, sorted_out, told_apart
 from securead.bench.pareto import frontier
-from securead.bench.records import Accuracy, Case, Record
+from securead.bench.records import Accuracy, Case, Fidelity, Record, Spread
 from securead.bench.report_page import write_suite_report
 from securead.bench.scaling import all_series, fit
 from securead.bench.signs import log_ticks
+from securead.bench.wording import number
 from securead.errors import FixInputError
 
 COMMAND = "securead bench quick --out bench-output"
@@ -234,6 +237,45 @@ def test_exports_give_records_back(tmp_path: Path) -> None:
     assert [row["accuracy.auroc"] for row in table] == [record.accuracy.auroc for record in records]
 
 
+def test_threads_are_compared_where_records_hold_several(tmp_path: Path) -> None:
+    one = scored("ckks", "cardio", "autoencoder")
+    fast = tuple(replace(each, threads=0, wall_seconds_per_row=Spread(1e-6, 1e-6, 1e-6, 3)) for each in one.timings)
+    all_cores = replace(one, case=replace(one.case, threads=0), timings=fast)
+    other = replace(one, case=replace(one.case, threads=4, detector="forest"))
+    (gain,) = threads.gains([all_cores, one, other])
+    assert gain.threads == (1, PLACE.cores)
+    online = [each.wall_seconds_per_row for each in one.timings if not each.offline]
+    assert gain.factors[1] == pytest.approx(sum(each.median for each in online if each) / (len(online) * 1e-6))
+    page, _ = written([all_cores, one, other], tmp_path)
+    assert "Gain by threads" in page
+    assert f"{number(gain.factors[1])} × with 2 threads" in page
+    page, _ = written([one, other], tmp_path)
+    assert "Gain by threads" not in page
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "'", "''"])
+def test_no_cell_of_the_csv_is_a_formula(start: str, tmp_path: Path) -> None:
+    hostile = f'{start}HYPERLINK("http://example.org")'
+    record = scored("ckks", hostile, hostile, parameters=((hostile, -3),))
+    record = replace(record, failures=(hostile,), missing=hostile, notes=(hostile,))
+    written([record], tmp_path)
+    assert read_csv(tmp_path / "records.csv") == (record,)
+    with (tmp_path / "records.csv").open(encoding="utf-8", newline="") as lines:
+        head, cells = csv.reader(lines)
+    texts = [cell for cell in cells if not _is_number(cell)]
+    assert sum(hostile in cell for cell in texts) >= 3
+    assert not [cell for cell in texts if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
+    assert cells[head.index("case.dataset")] == f"'{hostile}"
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def test_without_pyarrow_there_is_no_parquet_and_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "records.parquet").write_bytes(b"an older run's")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -286,7 +328,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         [scored()],
         [scored("clear")],
         [trained(1.0, 0, auroc=0.9)],
-        [replace(one, accuracy=Accuracy()) for one in (scored(), scored("bfv"))],
+        [replace(one, accuracy=Accuracy(), fidelity=Fidelity()) for one in (scored(), scored("bfv"))],
         [scored(factor=1e30), scored("bfv", factor=1e-30), scored("sharing", factor=1e12)],
         [replace(scored(), extraction_rows=10**30, rounds=10**12), scored("bfv", auroc=0.0, norm=1.0)],
         [Record(Case("s", "mechanism", "none", "masking"), PLACE)],

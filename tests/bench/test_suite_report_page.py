@@ -37,6 +37,26 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_suite_report(records, tmp_path_factory.mktemp("suite"), command=COMMAND)
 
 
+# Texts of pictures as they stand on the screen: pixels of their type, and what they say.
+TYPE = """
+[...document.querySelectorAll('figure svg:not(.icon)')].flatMap(svg => {
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  return [...svg.querySelectorAll('text')].map(text => [scale * parseFloat(getComputedStyle(text).fontSize),
+                                                        text.textContent]);
+})
+"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [320, 360, 390, 1280])
+def test_words_in_pictures_can_be_read(browser: Browser, report: Path, width: int) -> None:
+    browser.open(report, width=width, dark=False)
+    found = browser.value(TYPE)
+    assert len(found) > 100
+    smallest, words = min(found)
+    assert smallest >= (10 if width < 360 else 11), (smallest, words)
+
+
 @needs_chromium
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1280])

@@ -9,6 +9,7 @@ import pytest
 from securead.bench import suites
 from securead.bench.records import Case
 from securead.errors import FixConfigurationError, FixInputError
+from securead.protocols import registry
 
 SMALL = """
 title = "Small"
@@ -169,13 +170,15 @@ def test_the_suites_hold_what_is_promised_of_them() -> None:
             own = {case.seed for case in privacy if (case.detector, case.epsilon) == (detector, epsilon)}
             assert len(own) == 5, "five seeds, and a control without noise"
     engines = {case.engine for case in suites.load("engines").cases}
-    assert engines >= {"clear", "ckks", "bfv", "sharing"}
+    assert engines >= {"clear", *registry.engines()}
     peers = {case.peer for case in suites.load("peers").cases}
     assert peers >= {"sklearn", "pyod", "tenseal", "crypten", "phe", "concrete-ml", "spu"}
     links = {case.link for case in suites.load("engines").cases}
     assert links == {"loopback", "lan", "wan"}
     full = {case.suite for case in suites.load("full").cases}
-    assert full == {"engines", "privacy", "federation", "peers", "mechanisms"}
+    readme = {case.suite for case in suites.load("readme").cases}
+    assert readme >= {"ckks", "bfv", "sharing", "forest", "sensors", "institutions"}
+    assert full == {"engines", "privacy", "federation", "peers", "mechanisms", *readme}
     quick = suites.load("quick").cases
     generated = ("none", "generated-payments", "generated-sensors")
     assert sum(case.dataset not in generated for case in quick) * 4 < len(quick), (
