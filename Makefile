@@ -23,7 +23,7 @@ export SECUREAD_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check format bench bench-engines-scripts bench-ckks bench-forest bench-federation bench-poisoning bench-skab bench-sharing bench-averaging bench-latency bench-plan fuzz models clean
+.PHONY: help setup demo test test-long check format bench bench-engines-scripts bench-ckks bench-forest bench-federation bench-poisoning bench-skab bench-sharing bench-averaging bench-latency bench-paillier bench-plan fuzz models clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12

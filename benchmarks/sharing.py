@@ -27,10 +27,10 @@ from peers import crypten_stock
 
 from securead.bench import deployment as bench
 from securead.bench.deployment import random_records as records
-from securead.bench.links import predicted_seconds
 from securead.bench.records import Link
 from securead.checks import programs
 from securead.client.parties import Parties, PartyScores
+from securead.planner.links import predicted_seconds
 from securead.program.program import Program
 
 WIDTHS = (29, 16, 8, 16, 29)

@@ -40,6 +40,8 @@ class Switcher:
 
         `key` and `half`: the two polynomials of every digit, int64 `(digits, primes of the chain, N)` in NTT form.
         """
+        if x.shape[1:] != (3, self._n):
+            raise ValueError(f"residues {x.shape}, where three polynomials of {self._n} are relinearised")
         count, special = len(x), len(self._chain) - 1
         digits = np.empty((count, self._n), _I)
         for at in range(count):

@@ -185,13 +185,9 @@ class Circuit:
 
     def _fused_into(self, at: int) -> int | None:
         """The score, if it is a sum of these products and nothing else needs them."""
-        last, step = len(self._steps) - 1, self._steps[at]
-        same = isinstance(step, Product) and not self._plan.steps[at].relinearised
-        return (
-            last
-            if same and self._users[at] == [last] and (last, 0) in self._layers and self._layers[last, 0].fused
-            else None
-        )
+        last = len(self._steps) - 1
+        layer = self._layers.get((last, 0))
+        return last if layer is not None and layer.fused is not None and layer.fused[0] == at else None
 
     def _compile(self, at: int, step: Affine, secret: SecretPolynomial) -> None:
         """The step modulo every prime of its level."""
@@ -206,20 +202,22 @@ class Circuit:
         column = None
         if at == len(self._steps) - 1 and self._plan.has_public_column:
             column = _nearest(scale / (1 << self._plan.input_bits))
-        for index in range(self._levels[at]):
-            prime, fused = self._plan.data_primes[index], None
+        kept = self._plan.data_primes[: self._levels[at]]
+        summed: tuple[int, list[ProductSum]] | None = None  # the same source modulo every prime
+        for source, (matrix, ratio) in scaled.items():
+            totals = self._as_sums(at, source, matrix * ratio, kept) if summed is None else None
+            summed = (source, totals) if totals is not None else summed
+        for index, prime in enumerate(kept):
             maps = list[tuple[int, LinearMap | None, int]]()
             for source, (matrix, ratio) in scaled.items():
-                total = self._as_sum(at, source, matrix * ratio, prime) if fused is None else None
-                if total is not None:
-                    fused = source, total
+                if summed is not None and source == summed[0]:
                     continue
                 as_it_is = _is_identity(matrix % prime)
                 maps.append((source, None if as_it_is else LinearMap.compile(matrix, prime), ratio % prime))
             self._layers[at, index] = _Layer(
                 tuple(maps),
                 offsets if weights.offset.any() else None,
-                fused,
+                None if summed is None else (summed[0], summed[1][index]),
                 None if column is None else column % prime,
             )
 
@@ -235,8 +233,10 @@ class Circuit:
         rounded: Array = np.frompyfunc(lambda weight: _nearest(ratio * weight), 1, 1)(integers)
         return rounded, 1
 
-    def _as_sum(self, at: int, source: int, integers: Array, prime: int) -> ProductSum | None:
-        """The score as one sum over products that nothing else needs, storing none; None where it cannot be."""
+    def _as_sums(self, at: int, source: int, integers: Array, primes: tuple[int, ...]) -> list[ProductSum] | None:
+        """The score as one sum over products that nothing else needs, storing none, modulo each prime; None where it
+        cannot be modulo all of them.
+        """
         step = self._steps[source]
         if at != len(self._steps) - 1 or not isinstance(step, Product) or self._users[source] != [at]:
             return None
@@ -244,7 +244,7 @@ class Circuit:
             return None
         sizes = self._plan.steps[step.left].size, self._plan.steps[step.right].size
         try:
-            return ProductSum.compile(integers[0] % prime, sizes, prime)
+            return [ProductSum.compile(integers[0] % prime, sizes, prime) for prime in primes]
         except FixProgramError:
             return None
 

@@ -6,7 +6,8 @@ Guarantees: with `make_plan(public, role)`
 * a decrypted score differs from the integer program's by at most `error_bound <= public.tolerance`, except with
   probability 2**-64 for a chunk;
 * flooding is at least 2**40 N / 2 times everything in an answer that is not the score of an encoded record: errors of
-  encryption, of rounding inside the circuit, and the masks' noise;
+  encryption, of rounding inside the circuit (taken as independent and uniform: the protocol's SPEC.md, section 5), and
+  the masks' noise;
 * the plan is the same, bit for bit, on every machine.
 
 Factors of products are relinearised and rescaled (`structure`), so that values do not grow with the degree. A program

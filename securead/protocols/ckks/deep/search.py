@@ -55,7 +55,10 @@ def search(public: PublicPolynomial, role: Role) -> Found | None:
             setting = Setting(public, role, Structure.of(public, lazy=lazy), tails_for(public, n), special)
             least = _least_precision(setting)
             for precision in range(least, least + _PRECISION_CHOICES) if least is not None else ():
-                found = _with_primes(setting, precision)
+                try:
+                    found = _with_primes(setting, precision)
+                except OverflowError:  # a scale beyond doubles: it fits no ring
+                    break
                 if found is not None:
                     return found
     return None
@@ -86,7 +89,10 @@ def _least_precision(setting: Setting) -> int | None:
     """The smallest precision whose errors and flood stay within the tolerance (by bisection)."""
 
     def fits(precision: int) -> bool:
-        return _sanitised(setting, precision, _scaled(setting, precision))[2] < setting.public.tolerance
+        try:
+            return _sanitised(setting, precision, _scaled(setting, precision))[2] < setting.public.tolerance
+        except OverflowError:  # scales beyond doubles: precise enough, so that the search goes on below
+            return True
 
     low, high = 1, _MOST_PRECISION
     if not fits(high):
@@ -135,7 +141,9 @@ def _with_primes(setting: Setting, precision: int) -> Found | None:
     if sum(bits) + setting.special_prime.bit_length() - 1 > primes.modulus_bits_limit(n):
         return None
     data = primes.choose(n, bits)
-    if data is None or (math.prod(data) * setting.special_prime).bit_length() > primes.modulus_bits_limit(n):
+    if data is None or setting.special_prime in data:
+        return None
+    if (math.prod(data) * setting.special_prime).bit_length() > primes.modulus_bits_limit(n):
         return None
     last = len(kept) + len(dropped)
     moduli, end = list[int](), len(data)

@@ -57,6 +57,10 @@ class Structure:
                     size = sizes[step.left] + sizes[step.right] - 1
                 case _:
                     raise AssertionError(step)
+            if size == 2:
+                relinearised.discard(at)  # a sum of what is relinearised already
+            elif at in relinearised and size != 3:
+                raise AssertionError(f"step {at} has {size} polynomials, of which three can be relinearised")
             sizes.append(2 if at in relinearised else size)
         factors = {f for step in public.steps if isinstance(step, Product) for f in (step.left, step.right)}
         return cls(depths, tuple(sizes), frozenset(relinearised), tuple(sorted(factors)))
@@ -99,7 +103,7 @@ def _relinearised(
         for factor in (step.left, step.right)
         if depths[factor] == depth
     }
-    products, seen = set[int](), set(factors)
+    products, seen, mixed = set[int](), set(factors), False
     waiting = list(factors)
     while waiting:
         at = waiting.pop()
@@ -108,7 +112,9 @@ def _relinearised(
             products.add(at)
         elif isinstance(step, Affine):
             more = {source for source in step.sources if depths[source] == depth} - seen
+            # What comes from an earlier depth may have three polynomials still, whatever this depth's products have.
+            mixed = mixed or any(0 < depths[source] < depth for source in step.sources)
             seen |= more
             waiting += more
     fewer = sum(steps[at].width for at in factors) <= sum(steps[at].width for at in products)
-    return frozenset(factors if fewer else products)
+    return frozenset(factors if fewer or mixed else products)

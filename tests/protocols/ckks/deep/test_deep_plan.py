@@ -89,6 +89,46 @@ def test_where_products_are_fewer_they_are_relinearised() -> None:
     assert structure.depths == (0, 1, 1, 2, 3, 3)
 
 
+def test_what_skips_a_depth_is_relinearised_before_it_is_multiplied() -> None:
+    """Three polynomials of depth 1 in a factor of depth 2, whose own product, the narrower one, has two."""
+    build, one = ProgramBuilder(programs.encoder(2, limit=1.0, fraction_bits=1)), np.ones
+    first = build.affine([(one((1, 2)) / 2, build.input)], fraction_bits=2)
+    early = build.product(first, first)
+    narrow = build.affine([(one((1, 1)) / 2, early)], fraction_bits=5)
+    late = build.product(narrow, narrow)
+    factor = build.affine([(one((3, 1)) / 2, early), (one((3, 1)) / 2, late)], fraction_bits=11)
+    value = build.product(factor, factor)
+    for bits in (24, 48):
+        unit = build.affine([(one((1, build.steps[value].width)) / 4, value)], fraction_bits=bits)
+        value = build.product(unit, unit)
+    build.affine([(one((1, 1)), value)], fraction_bits=96)
+    public = build.finish(tolerance=2.0**8, honest_extraction_rows=1).public
+    for lazy in (True, False):
+        structure = Structure.of(public, lazy=lazy)
+        assert factor in structure.relinearised
+        assert max(structure.sizes) <= 5
+
+
+def test_what_is_made_of_relinearised_steps_alone_is_not_relinearised_again() -> None:
+    build, one = ProgramBuilder(programs.encoder(4, limit=1.0, fraction_bits=2)), np.ones
+    first = build.affine([(one((1, 4)) / 4, build.input)], fraction_bits=4)
+    square, wide = build.product(first, first), build.product(build.input, build.input)
+    same = build.affine([(one((1, 1)), square)], fraction_bits=8)
+    other = build.affine([(one((1, 4)) / 4, wide)], fraction_bits=8)
+    left, right = build.product(square, same), build.product(same, other)
+    unit = build.affine([(one((1, 1)) / 2, left), (one((1, 1)) / 2, right)], fraction_bits=17)
+    last = build.product(unit, unit)
+    build.affine([(one((1, 1)), last)], fraction_bits=34)
+    public = build.finish(tolerance=2.0**10, honest_extraction_rows=1).public
+    assert {square, other} <= Structure.of(public, lazy=True).relinearised
+    assert same not in Structure.of(public, lazy=True).relinearised
+
+
+def test_scales_beyond_doubles_are_no_error() -> None:
+    """At a precision far beyond what is needed, which the search tries first."""
+    check(make_plan(any_dag(20).public, "same"), 64.0)
+
+
 def test_deep_programs_come_out_as_this_engine_without_being_asked() -> None:
     deep, shallow = programs.small_deep().public, programs.small_quadratic().public
     for role in ROLES:

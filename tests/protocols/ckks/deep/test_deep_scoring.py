@@ -60,6 +60,20 @@ def test_random_circuits_run_within_their_bound(seed: int) -> None:
     assert ran or seed != 0
 
 
+def test_a_score_may_be_a_sum_of_two_products() -> None:
+    """Of which only one can be summed without storing it."""
+    build, one = ProgramBuilder(programs.encoder(2, limit=1.0, fraction_bits=2)), np.ones
+    square = build.product(build.input, build.input)
+    fourth = build.product(square, square)
+    left, right = build.product(fourth, square), build.product(square, fourth)
+    bits = build.fraction_bits(left)
+    build.affine([(one((1, 2)), left), (2 * one((1, 2)), right)], fraction_bits=bits)
+    party = Party(build.finish(tolerance=2.0**10, honest_extraction_rows=1))
+    Z = records(party.program, 20)
+    bare = party.slots(party.bare(party.encryptor.encrypt(Z)))[: len(Z)]
+    assert np.abs(bare - party.exact(Z)).max() <= party.plan.hidden_error + 2.0**-48
+
+
 def test_the_weights_count() -> None:
     """Two programs that differ in their weights alone score differently, each as it should."""
     one, two = small(seed=0), small(seed=1)
