@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 from pathlib import Path
@@ -117,6 +118,8 @@ def test_another_scripts_figures_come_from_a_process_of_its_own(
 @pytest.mark.long
 def test_a_quick_run(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out" / "plan.json"
+    # One engine of a service; all of them are calibrated by the tests of `securead plan`.
+    monkeypatch.setattr(bench, "calibrate", functools.partial(bench.calibrate, engines=["bfv"], seconds=4.0))
     monkeypatch.setattr("sys.argv", ["plan.py", "--quick", "--out", str(out)])
     bench.main()
     report = json.loads(out.read_text())
@@ -124,4 +127,4 @@ def test_a_quick_run(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.Monk
     assert report["missing"] == {}
     assert 0 <= report["prediction_error_median"] == report["prediction"]["all"]["median"]
     assert len(report["prediction"]["requests"]) >= 2
-    assert {each["engine"] for each in report["prediction"]["requests"]} >= {"bfv", "sharing"}
+    assert {each["engine"] for each in report["prediction"]["requests"]} == {"bfv"}

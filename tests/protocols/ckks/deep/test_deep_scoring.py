@@ -40,9 +40,7 @@ def test_the_circuit_alone_errs_by_far_less_than_its_flood(role: Role) -> None:
     assert error < np.ptp(party.exact(Z)) * 2.0**-40
 
 
-@pytest.mark.parametrize(
-    "seed", [0, 2, pytest.param(3, marks=pytest.mark.long), pytest.param(5, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("seed", [2, pytest.param(0, marks=pytest.mark.long), pytest.param(5, marks=pytest.mark.long)])
 def test_random_circuits_run_within_their_bound(seed: int) -> None:
     """Sums of different depths, products of unequal ones, public terms."""
     program = any_dag(seed)
