@@ -47,10 +47,10 @@ demo: setup  ## train, serve and score on real data (DATA=path uses yours); resu
 
 TEST_WORKERS ?= 2
 test: setup  ## the tests that take seconds, a file at a time on TEST_WORKERS processes (2; 0 for none)
-	$(BIN)/python -m pytest -m "not long" -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-long: setup  ## the tests that take minutes
-	$(BIN)/python -m pytest -m long -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5  # 5: none is marked long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS) || test $$? -eq 5  # 5: none is marked long
 
 check: setup  ## formatting, lint, types and the rules of the architecture
 	$(BIN)/ruff format --check .

@@ -326,7 +326,7 @@ type = "autoencoder"
 hidden = 6
 rounds = 6
 patience = 6
-sampling_prob = 0.004
+sampling_prob = 0.008
 [privacy]
 epsilon = 2
 delta = 1e-6
