@@ -203,7 +203,7 @@ def test_private_bounds_are_charged_and_refused_where_records_are_few() -> None:
 
 def test_too_few_records_are_refused() -> None:
     with pytest.raises(PrivacyRefusedError, match="too few records"):
-        train(make(), [Site("a", X[:20])], SCHEMA, privacy=PLAN)
+        train(make(), [Site("a", X[:3])], SCHEMA, privacy=PLAN)
 
 
 # --- estimates and scores ---------------------------------------------------------------------------------------------
