@@ -141,7 +141,7 @@ def test_ends_when_it_is_asked_to(start: Start) -> None:
     site = joined(made, coordinator, "bank-a")
     for number, process in ((signal.SIGINT, site), (signal.SIGTERM, coordinator)):
         process.process.send_signal(number)
-        assert process.ended(60) != 0
+        assert process.ended() != 0
         assert "Traceback" not in process.text, process.text
 
 

@@ -164,7 +164,10 @@ def site(
 
 @contextlib.contextmanager
 def ended_by_signals(until_stdin_closes: bool) -> Iterator[None]:
-    """SIGTERM, and the end of standard input where that is wished, end the block as Ctrl-C does."""
+    """SIGTERM, and the end of standard input where that is wished, end the block as Ctrl-C does.
+
+    SIGINT itself does so even where a shell's `&` has started the process with that signal ignored.
+    """
     import os
     import signal
     import threading
@@ -178,10 +181,11 @@ def ended_by_signals(until_stdin_closes: bool) -> Iterator[None]:
                 pass
         os.kill(os.getpid(), signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     if until_stdin_closes:
         threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -137,6 +137,7 @@ class Gateway:
         due = ended or len(pending.ids) >= self._batch or not 0 <= time.time() - pending.since < self._age
         if not due:
             return False
+        self._spool.insist_on_room_to_seal()
         label = self._spool.seal(pending, self._encrypted(pending.X))
         self.passed.messages += 1
         event("gateway.sealed", sequence=label.sequence, windows=len(pending.ids))

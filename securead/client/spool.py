@@ -6,8 +6,8 @@ become a message in one transaction (its bytes a file of their own, on disk befo
 for byte until the service has confirmed it, in order, and only then deleted. Messages are numbered without gaps under a
 random name made with the spool.
 
-The spool is bounded. When it is full nothing is accepted any more (`RetryLaterError`): what feeds the gateway waits,
-and nothing that was accepted is ever dropped to make room.
+The spool is bounded, to one message and one batch of readings. When it is full nothing is accepted and nothing sealed
+any more (`RetryLaterError`): what feeds the gateway waits, and nothing that was accepted is ever dropped to make room.
 """
 
 from __future__ import annotations
@@ -134,12 +134,8 @@ class Spool:
             (int(reading), None if times is None else float(times[at]), np.asarray(record, "<f8").tobytes(), now)
             for at, (reading, record) in enumerate(zip(windows.rows, windows.X, strict=True))
         ]
-        if rows and self.held().bytes_ >= self._most_bytes:
-            raise RetryLaterError(
-                f"the spool holds {self._most_bytes:,} bytes, its most",
-                where=str(self._db.path),
-                remedy="It goes on when the service can be reached; allow more with --most-bytes where there is room.",
-            )
+        if rows:
+            self._insist_on_room(self.held().bytes_)
         with self._db.transaction() as db:
             db.executemany("INSERT INTO pending (reading, time, record, since) VALUES (?, ?, ?, ?)", rows)
             memory = {"state": json.dumps(codec.to_plain(state), separators=(",", ":")), "place": str(place)}
@@ -153,6 +149,13 @@ class Spool:
         ids, readings, times, records, since = zip(*found, strict=True)
         timed = None if None in times else tuple(map(float, times))
         return Pending(ids, np.array([np.frombuffer(r, "<f8") for r in records]), readings, timed, min(since))
+
+    def insist_on_room_to_seal(self) -> None:
+        """Raise `RetryLaterError` while the messages alone fill the spool: ask before a batch is encrypted.
+
+        Windows do not count here: sealed they are sent and make room, so that nothing waits for itself.
+        """
+        self._insist_on_room(self._message_bytes()[1])
 
     def seal(self, pending: Pending, content: bytes) -> Label:
         """Put a message in the place of the windows that it holds encrypted: its label."""
@@ -186,9 +189,22 @@ class Spool:
     def held(self) -> Held:
         """How much waits."""
         windows = self._db.rows("SELECT count(*), coalesce(sum(length(record)), 0) FROM pending")[0]
-        messages = self._db.rows("SELECT count(*), coalesce(sum(bytes), 0) FROM message")[0]
+        messages, size = self._message_bytes()
         made = int(self._memory("next") or 0)
-        return Held(int(windows[0]), int(messages[0]), int(windows[1]) + int(messages[1]), made)
+        return Held(int(windows[0]), messages, int(windows[1]) + size, made)
+
+    def _message_bytes(self) -> tuple[int, int]:
+        """How many messages wait, and their bytes."""
+        count, size = self._db.rows("SELECT count(*), coalesce(sum(bytes), 0) FROM message")[0]
+        return int(count), int(size)
+
+    def _insist_on_room(self, held: int) -> None:
+        if held >= self._most_bytes:
+            raise RetryLaterError(
+                f"the spool holds {self._most_bytes:,} bytes, its most",
+                where=str(self._db.path),
+                remedy="It goes on when the service can be reached; allow more with --most-bytes where there is room.",
+            )
 
     def _path(self, sequence: int) -> Path:
         return self._folder / f"{sequence:016d}"

@@ -105,9 +105,14 @@ def test_a_full_spool_accepts_nothing_and_drops_nothing(tmp_path: Path) -> None:
         with pytest.raises(RetryLaterError, match="its most"):
             accept(spool, work, slice(30, 40), 9)
         assert (spool.held(), spool.recall()[1]) == (before, 5)
+        spool.insist_on_room_to_seal()  # windows alone must not forbid what makes room for others
         pending = spool.pending(100)
         assert pending is not None
-        spool.confirmed(spool.seal(pending, b"x"))
+        label = spool.seal(pending, bytes(1000))
+        with pytest.raises(RetryLaterError, match="its most"):
+            spool.insist_on_room_to_seal()
+        spool.confirmed(label)
+        spool.insist_on_room_to_seal()
         spool.accept(encoder().push(X, TIMES), work.state, 9)
         assert spool.recall()[1] == 9
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -135,6 +136,7 @@ def test_a_service_that_is_away_fills_the_spool_and_then_gets_the_same_bytes_in_
     thread = threading.Thread(target=work.run, args=(source(tmp_path, spool, many),))
     thread.start()
     wait_for(lambda: spool.held().bytes_ >= 3_000_000)
+    time.sleep(1.5)  # long enough to seal more, if anything would: it asks every half second
     held = spool.held()
     stuck = work.passed.readings
     assert stuck < len(many)  # what feeds it waits

@@ -193,12 +193,13 @@ def test_false_alarm_rate_is_kept_by_a_private_run(
 
 def test_costs_are_met_by_a_private_run(labelled: tuple[np.ndarray, np.ndarray, Schema]) -> None:
     X, y, schema = labelled
+    # Classes that overlap: the two thresholds are then about 14 and 1, much further apart than noise moves them (3).
+    X = X - 2.0 * y[:, None]
     cheap = train(SubspaceDetector(threshold=Costs(1, 1)), sites(X, y), schema, privacy=PLAN)
     dear = train(SubspaceDetector(threshold=Costs(1000, 1)), sites(X, y), schema, privacy=PLAN)
     assert dear.threshold_ < cheap.threshold_
     missed = [(fitted.anomaly_score(X) <= fitted.threshold_)[y == 1].mean() for fitted in (dear, cheap)]
-    assert missed[0] < missed[1] + 1e-9
-    assert missed[0] < 0.02
+    assert missed[0] < 0.02 < missed[1]
     assert any("by label" in release.what for release in dear.statement_.releases)
 
 
