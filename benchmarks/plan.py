@@ -37,10 +37,11 @@ from securead.models import bundle as bundles
 from securead.models.bundle import Bundle
 from securead.models.estimator import AnomalyDetector
 from securead.planner import profile as profiles
-from securead.planner.profile import Profile
+from securead.planner.profile import EngineCosts, Profile
 from securead.program.layered import RING_BITS
+from securead.program.program import PublicProgram
 from securead.protocols import registry
-from securead.protocols.engine import EngineSpec, Plan, Role
+from securead.protocols.engine import PHASES, EngineSpec, Plan, PlanModuleWithWork, Role
 
 HERE = Path(__file__).resolve().parent
 # Figure -> script and its name there.
@@ -73,6 +74,7 @@ DETECTORS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 BATCHES = (1, 16, 0)  # 0: what fills a chunk
 MOST_ROWS, FEW_ROWS = 4096, 64
+SLOW_SECONDS = 5.0  # a request that is predicted to take longer is measured at one size
 
 
 def predictions(profile: Profile, *, quick: bool) -> Iterator[Comparison]:
@@ -109,6 +111,8 @@ def _compared(
     full = min(plan.rows_per_chunk, MOST_ROWS)
     # Where unused slots cost as much, every size costs the same.
     sizes = [full] if spec.whole_chunks else sorted({min(batch or full, full) for batch in batches})
+    if _predicted_seconds(plan, public, sizes[0], costs) > SLOW_SECONDS:
+        sizes = sizes[:1]
     with tempfile.TemporaryDirectory(prefix="securead-plan-") as folder:
         try:
             measured = _measured(spec, plan, bundle, data.X_held[:FEW_ROWS], sizes, Path(folder))
@@ -119,6 +123,15 @@ def _compared(
         compared = compare(f"{name}, {role}, {rows}", plan, public, rows, found.timings, costs)
         if compared is not None:
             yield compared
+
+
+def _predicted_seconds(plan: Plan, public: PublicProgram, rows: int, costs: EngineCosts) -> float:
+    """Of a request, as far as calibration tells."""
+    module = registry.plan_module(plan.engine)
+    if not isinstance(module, PlanModuleWithWork):
+        return 0.0
+    work = module.work(plan, public, rows)
+    return sum(costs.seconds(phase, work.of(phase)) or 0.0 for phase in PHASES)
 
 
 def _measured(

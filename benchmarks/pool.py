@@ -1,15 +1,18 @@
-"""The scoring service with one worker and with several: chunks a second, memory, and what receiving costs.
+"""The scoring service on one core and on two: chunks a second, memory, and what receiving costs.
 
     python benchmarks/pool.py --out bench-output/pool.json
 
 Chunks of the 29-12-29 autoencoder (4,096 rows, CKKS, role same) are encrypted beforehand and sent over HTTP on
-loopback by two clients for each worker, as bare sockets, because the clients share the machine with the service. What
-is compared runs side by side: all services wait, and each round asks one after the other.
+loopback by two clients for each worker, as bare sockets, because the clients share the machine with the service: with
+two cores its work slows down what is measured, with one it has the other core. No program has less to compute for a
+byte that is received. What is compared runs side by side: all services wait, and each round asks one after the other,
+not counting the first messages, which use up masks made in idle time.
 
-`pool_speedup`: rows a second of two workers, the whole service on two cores, over those of one worker, the whole
-service on one core; the median over rounds. `pool_speedup_unpinned`: the same where the system places the processes.
-`pool_speedup_by_processor_time`: what two cores would give that have nothing else to do, twice the processor time of a
-chunk with one worker over that with two; to be read beside the others on a machine that others use, too.
+`pool_speedup`: rows a second of the whole service on two cores, with as many workers as `securead serve` starts there,
+over those of one worker, the whole service on one core; the median over rounds. `pool_speedup_unpinned`: the same
+where the system places the processes. `pool_speedup_by_processor_time`: what two cores would give that have nothing
+else to do, twice the processor time of a chunk with one worker over that with several; to be read beside the others on
+a machine that others use, too.
 `front_ms_per_chunk`: processor time of the process that receives, a chunk. `pipe_ms_per_chunk`: what of both processes'
 time is the way between them, measured by itself. `small_*`: single look-ups (BFV, one row) with two workers, with the
 processor time a request of the process that receives and of the workers; `rss_*` in MB, before and after them, of these
@@ -47,7 +50,8 @@ from securead.serving.process import RunningService, serve
 from securead.serving.processes import usable_cores
 
 SENDERS_A_WORKER = 2
-QUIET_SECONDS = 1.5  # in which the services that wait have filled up what idle time makes
+QUIET_SECONDS = 1.0  # until those that were asked before have made what idle time makes
+USED_UP = 4  # messages for each worker after which nothing is left that idle time made
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -202,16 +206,17 @@ def resident(pid: int) -> float:
 
 
 def measure_speedup(rounds: int, chunks: int) -> dict[str, Any]:
-    """One worker on one core beside two on two, and both where the system places them."""
+    """One core beside two, and both where the system places the processes; `chunks` for each core and round."""
     prepared = Prepared.of(programs.autoencoder(), "ckks")
     rows, cores = len(prepared.X), sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
         raise SystemExit("this takes two cores")
+    several = len(cores) + 1  # as `processes.default_workers` has it
     kinds: dict[str, tuple[set[int] | None, int]] = {
         "one_core": ({cores[0]}, 1),
-        "two_cores": (set(cores), 2),
+        "two_cores": (set(cores), several),
         "one_unpinned": (None, 1),
-        "two_unpinned": (None, 2),
+        "two_unpinned": (None, several),
     }
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     with contextlib.ExitStack() as stack:
@@ -221,23 +226,19 @@ def measure_speedup(rounds: int, chunks: int) -> dict[str, Any]:
             services[kind] = stack.enter_context(service_on(places, prepared.bundle, "ckks", workers))
             seconds[kind] = time.perf_counter() - start
             prepared.register(services[kind])
-            rate(services[kind], prepared, 4 * workers, SENDERS_A_WORKER * workers)  # compiled, evaluators made
+            rate(services[kind], prepared, USED_UP * workers, SENDERS_A_WORKER * workers)  # compiled
         processes = {kind: (one.pid, *workers_of(one)) for kind, one in services.items()}
-        before = {kind: [processor_seconds(pid) for pid in pids] for kind, pids in processes.items()}
+        spent = {kind: [0.0] * len(pids) for kind, pids in processes.items()}
         for _ in range(rounds):
             for kind, (_, workers) in kinds.items():
                 time.sleep(QUIET_SECONDS)
-                found = rate(services[kind], prepared, chunks * workers, SENDERS_A_WORKER * workers)
-                rates[kind].append(found * rows)
-        time.sleep(QUIET_SECONDS)
+                senders, messages = SENDERS_A_WORKER * workers, chunks * min(workers, len(cores))
+                rate(services[kind], prepared, USED_UP * workers, senders)
+                before = [processor_seconds(pid) for pid in processes[kind]]
+                rates[kind].append(rate(services[kind], prepared, messages, senders) * rows)
+                for at, pid in enumerate(processes[kind]):
+                    spent[kind][at] += 1e3 * (processor_seconds(pid) - before[at]) / (rounds * messages)
         memory = {kind: [resident(pid) for pid in pids] for kind, pids in processes.items()}
-        spent = {
-            kind: [
-                1e3 * (processor_seconds(pid) - start) / (rounds * chunks * kinds[kind][1])
-                for pid, start in zip(pids, before[kind], strict=True)
-            ]
-            for kind, pids in processes.items()
-        }
 
     def ratio(two: str, one: str) -> float:
         return statistics.median(a / b for a, b in zip(rates[two], rates[one], strict=True))
@@ -251,7 +252,7 @@ def measure_speedup(rounds: int, chunks: int) -> dict[str, Any]:
         "processor_ms_per_chunk": spent,
         "front_ms_per_chunk": spent["two_cores"][0],
         "pipe_ms_per_chunk": measure_pipe(len(prepared.request.payload)),
-        "start_seconds": {"1": seconds["one_unpinned"], "2": seconds["two_unpinned"]},
+        "start_seconds": {"1": seconds["one_unpinned"], str(several): seconds["two_unpinned"]},
         "rss_mb": memory,
     }
 
@@ -307,15 +308,15 @@ def measure_small(requests: int) -> dict[str, Any]:
     }
 
 
-def measure(rounds: int = 5, chunks: int = 12, requests: int = 10_000) -> dict[str, Any]:
-    """All figures; `chunks` for each worker and round."""
+def measure(rounds: int = 7, chunks: int = 20, requests: int = 10_000) -> dict[str, Any]:
+    """All figures; `chunks` for each core and round."""
     return {**measure_speedup(rounds, chunks), **measure_small(requests), "cores": usable_cores()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--chunks", type=int, default=12, help="for each worker and round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--chunks", type=int, default=20, help="for each core and round")
     parser.add_argument("--requests", type=int, default=10_000, help="small ones")
     parser.add_argument("--quick", action="store_true", help="two rounds of four chunks, 500 small requests")
     parser.add_argument("--out", type=Path, help="write the figures as JSON, too")

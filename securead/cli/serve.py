@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from securead.serving.loaded import LoadedModel
 
 
-MOST_WORKERS = 8  # by default: that many keep the one process that receives messages busy
-
-
 def command(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundle directories, one or several.")],
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
@@ -39,7 +36,7 @@ def command(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Requests evaluated at a time (default: usable cores, at most 8), see below."),
+        typer.Option(min=1, help="Requests evaluated at a time (default: one more than cores, at most 9), see below."),
     ] = None,
     engine: Annotated[
         list[str] | None, typer.Option("--engine", metavar="NAME", help="Offer this engine only; repeatable.")
@@ -61,7 +58,7 @@ def command(
     often the second chunk. Keys are free to make: this measures honest use and stops nobody who is determined. For
     that, put accounts in front of the service.
 
-    With --workers 2 or more, as many processes evaluate, each on a core and with a copy of the models of its own. One
+    With --workers 2 or more, as many processes evaluate, each with a copy of the models of its own. One
     that ends is replaced, and what it was evaluating goes to another: no request is lost. With --workers 1 this process
     evaluates itself: that starts sooner and takes less memory, and a crash of an engine ends the service.
 
@@ -78,7 +75,7 @@ def command(
     """
     from securead.cli.screen import say
     from securead.serving.process import URL_PREFIX, Address, run
-    from securead.serving.processes import usable_cores
+    from securead.serving.processes import default_workers
 
     address = Address(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key, no_tls=no_tls)
 
@@ -101,7 +98,7 @@ def command(
         max_body=max_body,
         refuse_extraction=refuse_extraction,
         outbox=outbox,
-        workers=workers or min(usable_cores(), MOST_WORKERS),
+        workers=workers or default_workers(),
         engines=engine,
         announce=announce,
         until_stdin_closes=until_stdin_closes,

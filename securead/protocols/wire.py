@@ -10,7 +10,6 @@ owner's public key to a service whose engine needs one; in a file it stands once
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -18,7 +17,7 @@ import secrets
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, Protocol
 
 from securead import codec
 from securead.errors import RejectMessageError
@@ -86,16 +85,31 @@ def new_request_id() -> str:
     return secrets.token_hex(16)
 
 
-def from_bytes(message: bytes, *, max_payload: int) -> Envelope:
+class _Pieces:
+    """A message as a stream of which only what is read is copied, be it in this process's memory or mapped."""
+
+    def __init__(self, message: bytes | memoryview) -> None:
+        self._left = memoryview(message)
+
+    def read(self, size: int) -> bytes:
+        piece, self._left = bytes(self._left[:size]), self._left[size:]
+        return piece
+
+
+def from_bytes(message: bytes | memoryview, *, max_payload: int) -> Envelope:
     """Parse exactly one envelope, or raise `RejectMessageError`."""
-    stream = io.BytesIO(message)
+    stream = _Pieces(message)
     envelope = read(stream, max_payload=max_payload, left=len(message))
     if envelope is None or stream.read(1):
         raise RejectMessageError("a message is empty or followed by other bytes", remedy=_REMEDY)
     return envelope
 
 
-def read(stream: BinaryIO, *, max_payload: int, left: int | None = None) -> Envelope | None:
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read(stream: _Readable, *, max_payload: int, left: int | None = None) -> Envelope | None:
     """Read the next envelope, or None at the end. Never reads more than the limits allow.
 
     `left`: how many bytes the stream still holds, where that is known. A message that claims more was cut short, and
@@ -118,19 +132,21 @@ def read(stream: BinaryIO, *, max_payload: int, left: int | None = None) -> Enve
         raise RejectMessageError("a message is truncated", remedy=_REMEDY)
     if header_size > MAX_HEADER_BYTES or payload_size > max_payload:
         raise RejectMessageError("a message is too large", value=(header_size, payload_size), remedy=_REMEDY)
-    rest = stream.read(size)
-    if len(rest) < size:
+    # Piece by piece: payloads are megabytes, and each is copied once.
+    text, payload, checksum = (stream.read(each) for each in (header_size, payload_size, _CHECKSUM_BYTES))
+    if len(text) + len(payload) + len(checksum) < size:
         raise RejectMessageError("a message is truncated", remedy=_REMEDY)
-    body, checksum = rest[:-_CHECKSUM_BYTES], rest[-_CHECKSUM_BYTES:]
-    if hashlib.sha256(prefix + body).digest() != checksum:
+    summed = hashlib.sha256(prefix + text)
+    summed.update(payload)
+    if summed.digest() != checksum:
         raise RejectMessageError("a message is damaged: its checksum differs", remedy=_REMEDY)
     try:
-        header = codec.from_plain(Header, json.loads(body[:header_size]), where="message header")
+        header = codec.from_plain(Header, json.loads(text), where="message header")
     except RejectMessageError:
         raise
     except (ValueError, RecursionError) as error:  # not JSON, an endless integer, or `FixInputError`
         raise RejectMessageError(f"a message's header is ill-formed: {error}", remedy=_REMEDY) from error
-    return Envelope(header, body[header_size:])
+    return Envelope(header, payload)
 
 
 def read_all(stream: BinaryIO, *, max_payload: int) -> Iterator[Envelope]:

@@ -142,19 +142,20 @@ def refuse_by_length(request: Request, limit: int) -> None:
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The body, of at most `limit` bytes; more is refused as soon as it arrives."""
-    body = bytearray()
+    body, size = list[bytes](), 0
     parts, start = request.stream().__aiter__(), time.monotonic()
     while True:
-        left = start + _IDLE_SECONDS + len(body) / _LEAST_BYTES_PER_SECOND - time.monotonic()
+        left = start + _IDLE_SECONDS + size / _LEAST_BYTES_PER_SECOND - time.monotonic()
         try:
             async with asyncio.timeout(min(left, _IDLE_SECONDS)):
-                body += await anext(parts)
+                body.append(await anext(parts))
         except StopAsyncIteration:
-            return bytes(body)
+            return b"".join(body)
         except TimeoutError:
             raise RejectMessageError(
                 f"nothing arrived for {_IDLE_SECONDS:g} s, or less than {_LEAST_BYTES_PER_SECOND:,} bytes a second",
                 remedy="Send the message again, over a faster connection.",
             ) from None
-        if len(body) > limit:
+        size += len(body[-1])
+        if size > limit:
             raise too_large(limit)

@@ -123,7 +123,7 @@ class OwnThread:
         return key
 
 
-def answer(model: LoadedModel, message: bytes, limit: int, gate: Gate) -> Answer:
+def answer(model: LoadedModel, message: bytes | memoryview, limit: int, gate: Gate) -> Answer:
     """The answer to a request message. `gate` is asked when all that can be told from the header is right."""
     request = wire.from_bytes(message, max_payload=limit)
     header = request.header
@@ -147,7 +147,11 @@ def answer(model: LoadedModel, message: bytes, limit: int, gate: Gate) -> Answer
 
 
 def read_key(
-    model: LoadedModel, key_id: str, message: bytes, limit: int, begin: Callable[[wire.Header], None] | None = None
+    model: LoadedModel,
+    key_id: str,
+    message: bytes | memoryview,
+    limit: int,
+    begin: Callable[[wire.Header], None] | None = None,
 ) -> tuple[Plan, EvaluationKey]:
     """The key of a message and the plan that it is for. `begin` is told the header before the engine sees the key."""
     sent = wire.from_bytes(message, max_payload=limit)

@@ -1,6 +1,9 @@
 """What a service and its worker processes say to each other, over a pair of connected sockets that nobody else has.
 
-    JSON length u32 | content length u64 | JSON | content
+    JSON length u32 | content length u64 | whether it stands elsewhere u8 | JSON | content
+
+Where the system has memory without a name (Linux), a large message to be evaluated stands there instead: its descriptor
+comes with the first such frame, and again when it had to grow.
 
 The JSON is one of the frozen values below, told apart by "type". The content, where there is one, is what came from the
 network or goes back there, or a model's secret half: bytes that travel as they are. Nothing is pickled.
@@ -21,6 +24,8 @@ In place of a reply the worker may send Refused (an error of ours) or Failed (a 
 from __future__ import annotations
 
 import json
+import mmap
+import os
 import socket
 import struct
 import threading
@@ -33,7 +38,8 @@ from securead.models.bundle import PublicModel
 from securead.protocols import wire
 from securead.serving.evaluation import TooLargeError, in_words
 
-PREFIX = struct.Struct("<IQ")
+PREFIX = struct.Struct("<IQ?")
+_LARGE = 256 << 10
 MOST_JSON, MOST_CONTENT = 1 << 28, 1 << 34  # our own processes speak; this only catches bytes that are no frame
 
 
@@ -202,18 +208,55 @@ class EndedError(Exception):
     """The other process has ended, or says what is no frame."""
 
 
-def head(frame: Frame, content: bytes | memoryview = b"") -> bytes:
+def head(frame: Frame, content: bytes | memoryview = b"", *, elsewhere: bool = False) -> bytes:
     """Everything of a frame that stands before its content."""
     text = json.dumps(codec.to_plain(_Any(frame)), separators=(",", ":")).encode()
-    return PREFIX.pack(len(text), len(content)) + text
+    return PREFIX.pack(len(text), len(content), elsewhere) + text
 
 
-def sizes(prefix: bytes | bytearray) -> tuple[int, int]:
-    """The lengths of JSON and content; raises `EndedError` where they cannot be."""
-    of_text, of_content = PREFIX.unpack(prefix)
+def sizes(prefix: bytes | bytearray) -> tuple[int, int, bool]:
+    """The lengths of JSON and content, and whether it stands elsewhere; raises `EndedError` where they cannot be."""
+    of_text, of_content, elsewhere = PREFIX.unpack(prefix)
     if of_text > MOST_JSON or of_content > MOST_CONTENT:
         raise EndedError
-    return of_text, of_content
+    return of_text, of_content, elsewhere
+
+
+class Place:
+    """Memory that both processes see, for one large content at a time; used again and again, and larger when needed.
+
+    Through a socket each byte is copied twice, into pages that the system has to clear first.
+    """
+
+    def __init__(self) -> None:
+        self._memory: mmap.mmap | None = None
+
+    def put(self, content: bytes) -> int | None:
+        """Put a content there: a descriptor to be sent along and closed where the memory is another than before."""
+        descriptor = None
+        if self._memory is None or len(self._memory) < len(content):
+            descriptor = os.memfd_create("securead")
+            try:
+                os.ftruncate(descriptor, len(content))
+                self._memory = mmap.mmap(descriptor, len(content))
+            except BaseException:
+                os.close(descriptor)
+                raise
+        self._memory[: len(content)] = content
+        return descriptor
+
+    def take(self, size: int, descriptors: list[int]) -> memoryview:
+        """The content that stands there until the next is put."""
+        if descriptors:
+            self._memory = mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ)
+        if self._memory is None or len(self._memory) < size:
+            raise EndedError
+        return memoryview(self._memory)[:size]
+
+
+def stands_elsewhere(frame: Frame, content: bytes) -> bool:
+    """Whether a content goes by a `Place`: the messages that are evaluated one at a time, where they are large."""
+    return isinstance(frame, Score | Register) and len(content) >= _LARGE and hasattr(os, "memfd_create")
 
 
 def parse(text: bytes | bytearray) -> Frame:
@@ -247,7 +290,7 @@ class Channel:
     """A worker's end of the pair: blocking, and safe to send on from several threads."""
 
     def __init__(self, link: socket.socket) -> None:
-        self._link, self._lock = link, threading.Lock()
+        self._link, self._lock, self._place = link, threading.Lock(), Place()
 
     def send(self, frame: Frame, content: bytes = b"") -> None:
         """Send one frame; raises `EndedError` when there is nobody to take it."""
@@ -258,11 +301,34 @@ class Channel:
         except OSError as error:
             raise EndedError from error
 
-    def receive(self) -> tuple[Frame, bytes]:
+    def receive(self) -> tuple[Frame, bytes | memoryview]:
         """The next frame and its content; raises `EndedError` when there will be none."""
-        of_text, of_content = sizes(self._exactly(PREFIX.size))
-        frame = parse(self._exactly(of_text))
-        return frame, bytes(self._exactly(of_content))
+        prefix, descriptors = self._prefix()
+        try:
+            of_text, of_content, elsewhere = sizes(prefix)
+            frame = parse(self._exactly(of_text))
+            if not elsewhere:
+                return frame, bytes(self._exactly(of_content))
+            return frame, self._place.take(of_content, descriptors)
+        except (OSError, ValueError) as error:
+            raise EndedError from error
+        finally:
+            for each in descriptors:
+                os.close(each)
+
+    def _prefix(self) -> tuple[bytes, list[int]]:
+        """The first bytes of a frame, and the descriptor that may come with them: with no later byte it can."""
+        prefix, descriptors = b"", list[int]()
+        while len(prefix) < PREFIX.size:
+            try:
+                more, given, *_ = socket.recv_fds(self._link, PREFIX.size - len(prefix), 1)
+            except OSError as error:
+                raise EndedError from error
+            if not more:
+                raise EndedError
+            prefix += more
+            descriptors += given
+        return prefix, descriptors
 
     def _exactly(self, size: int) -> bytearray:
         content = bytearray(size)

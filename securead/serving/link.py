@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 from collections.abc import Callable
 
 from securead.serving import frames
@@ -13,6 +15,7 @@ from securead.serving.processes import Spawned
 
 EVALUATION_SECONDS = 300.0  # what takes longer hangs: clients have gone by then
 START_SECONDS = 120.0
+_FULL_SECONDS = 0.001  # between attempts, while the socket has no room
 _logger = logging.getLogger("securead")
 
 
@@ -24,6 +27,7 @@ class Link:
         self.settled = True  # whether nothing is in work
         self.hung = False  # whether it was ended because it did not reply
         self._process, self._socket, self._ended, self._made = spawned.process, spawned.socket, ended, made
+        self._place = frames.Place()
         self._incoming: asyncio.Queue[tuple[Frame, bytes] | None] = asyncio.Queue()
         self._outgoing: asyncio.Queue[tuple[Frame, bytes]] = asyncio.Queue()
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
@@ -58,7 +62,7 @@ class Link:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                of_text, of_content = frames.sizes(await self._exactly(loop, frames.PREFIX.size))
+                of_text, of_content, _ = frames.sizes(await self._exactly(loop, frames.PREFIX.size))
                 frame = frames.parse(await self._exactly(loop, of_text))
                 content = bytes(await self._exactly(loop, of_content))
                 if isinstance(frame, frames.Made):
@@ -81,10 +85,31 @@ class Link:
         with contextlib.suppress(OSError):  # the reader notices, too
             while True:
                 frame, content = await self._outgoing.get()
-                await loop.sock_sendall(self._socket, frames.head(frame, content))
-                if content:
+                if frames.stands_elsewhere(frame, content):
+                    head, descriptor = frames.head(frame, content, elsewhere=True), self._place.put(content)
+                    await self._send_with(loop, head, descriptor)
+                else:
+                    await loop.sock_sendall(self._socket, frames.head(frame, content))
                     await loop.sock_sendall(self._socket, content)
                 del content  # megabytes, and the next frame may be long in coming
+
+    async def _send_with(self, loop: asyncio.AbstractEventLoop, head: bytes, descriptor: int | None) -> None:
+        """Send a head and, with its first byte, a descriptor if there is one."""
+        if descriptor is not None:
+            try:
+                while not (sent := self._sent_with(head, descriptor)):
+                    await asyncio.sleep(_FULL_SECONDS)
+            finally:
+                os.close(descriptor)
+            head = head[sent:]
+        await loop.sock_sendall(self._socket, head)
+
+    def _sent_with(self, head: bytes, descriptor: int) -> int:
+        """How many bytes there was room for."""
+        try:
+            return socket.send_fds(self._socket, [head], [descriptor])
+        except BlockingIOError:
+            return 0
 
     async def _exactly(self, loop: asyncio.AbstractEventLoop, size: int) -> bytearray:
         content = bytearray(size)

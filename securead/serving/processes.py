@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+MOST_WORKERS = 9  # by default: so many keep the one process that receives messages busy
 _BUFFER_BYTES = 4 << 20  # as far as the system allows: fewer switches between the processes for one message
 # Its first words fix where it imports from, so that it is the same code that runs here.
 _MAIN = "import sys; sys.path[:] = sys.argv[2:]; from securead.serving.worker import main; main(int(sys.argv[1]))"
@@ -55,6 +56,12 @@ def spawn(threads: int) -> Spawned:
 def usable_cores() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """One more than there are cores, because a worker waits for the front between two messages; one for one core."""
+    cores = usable_cores()
+    return 1 if cores == 1 else min(cores + 1, MOST_WORKERS)
 
 
 class Processes:

@@ -42,7 +42,7 @@ def main(descriptor: int) -> None:
             _logger.addHandler(_Forward(channel))
             _logger.propagate = False
         try:
-            worker = Worker(channel, start, content)
+            worker = Worker(channel, start, bytes(content))
         except SecureadError as error:
             raise SystemExit(f"a worker process cannot load the models: {error}") from None
         worker.run()
@@ -82,7 +82,7 @@ class Worker:
                     self._channel.send(frames.Failed(type(error).__name__))
                 del content  # megabytes, and the next frame may be long in coming
 
-    def _next(self) -> tuple[frames.Frame, bytes]:
+    def _next(self) -> tuple[frames.Frame, bytes | memoryview]:
         while True:
             frame, content = self._channel.receive()
             if isinstance(frame, frames.Hold):
@@ -92,7 +92,7 @@ class Worker:
             else:
                 return frame, content
 
-    def _do(self, frame: frames.Frame, content: bytes) -> None:
+    def _do(self, frame: frames.Frame, content: bytes | memoryview) -> None:
         match frame:
             case frames.Score():
                 model = self._models[frame.model]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -69,7 +70,7 @@ def test_content_may_be_empty(pair: tuple[Channel, socket.socket]) -> None:
 
 
 def framed(text: bytes, content: bytes = b"") -> bytes:
-    return frames.PREFIX.pack(len(text), len(content)) + text + content
+    return frames.PREFIX.pack(len(text), len(content), False) + text + content
 
 
 @pytest.mark.parametrize(
@@ -83,12 +84,13 @@ def framed(text: bytes, content: bytes = b"") -> bytes:
         framed(b'{"frame":{"type":"go"}}'),
         framed(b'{"frame":{"type":"go","limit":"much"}}'),
         framed(b'{"frame":{"type":"stop","more":1}}'),
-        frames.PREFIX.pack((1 << 32) - 1, 0),
-        frames.PREFIX.pack(10, 1 << 60),
+        frames.PREFIX.pack((1 << 32) - 1, 0, False),
+        frames.PREFIX.pack(10, 1 << 60, False),
         frames.head(frames.Stop(), b"four")[:-1],
         frames.head(frames.Stop(), b"four") + b"fou",
+        frames.head(frames.Stop(), b"four", elsewhere=True),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_is_no_frame_ends_the_conversation(pair: tuple[Channel, socket.socket], sent: bytes) -> None:
     channel, other = pair
@@ -96,6 +98,37 @@ def test_what_is_no_frame_ends_the_conversation(pair: tuple[Channel, socket.sock
     other.shutdown(socket.SHUT_WR)
     with pytest.raises(EndedError):
         channel.receive()
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memory without a name")
+def test_large_messages_stand_elsewhere_in_memory_that_is_used_again(pair: tuple[Channel, socket.socket]) -> None:
+    channel, other = pair
+    place, opened = frames.Place(), len(os.listdir("/proc/self/fd"))
+    # Of sizes that grow, shrink, and grow within what there is: memory is made anew for the largest so far only.
+    for size, made in ((300_000, True), (5_000_000, True), (400_000, False), (4_999_999, False)):
+        content, frame = os.urandom(size), frames.Score("m", 10**7)
+        assert frames.stands_elsewhere(frame, content)
+        head, descriptor = frames.head(frame, content, elsewhere=True), place.put(content)
+        assert (descriptor is not None) == made
+        if descriptor is None:
+            other.sendall(head)
+        else:
+            socket.send_fds(other, [head], [descriptor])
+            os.close(descriptor)
+        got, view = channel.receive()
+        assert (got, bytes(view)) == (frame, content)
+        with pytest.raises(TypeError):
+            view[0] = 1  # type: ignore[index]
+    assert len(os.listdir("/proc/self/fd")) <= opened + 2  # those of the memory that is mapped on both sides
+    # A frame that claims more than stands there.
+    other.sendall(frames.head(frames.Score("m", 1), memoryview(bytes(5_000_001)), elsewhere=True))
+    with pytest.raises(EndedError):
+        channel.receive()
+
+
+def test_small_messages_and_what_else_is_said_go_with_their_frames() -> None:
+    assert not frames.stands_elsewhere(frames.Score("m", 1), bytes(1000))
+    assert not frames.stands_elsewhere(frames.Go(0), bytes(10**6))  # it comes while a message stands in the place
 
 
 def test_nobody_there(pair: tuple[Channel, socket.socket]) -> None:
