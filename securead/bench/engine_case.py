@@ -275,9 +275,10 @@ class _Run:
 
     def _check_floods(self, request: bytes, rows: int) -> None:
         """Masks hide that a flood is missing, but not from the holder of the key."""
-        found = []
+        first, found = self._evaluate(request, rows).payload, []
         for _ in range(soundness.answers_for_flood(rows)):
-            reply = self.cast.holder.ask("floods", self._evaluate(request, rows).payload, rows=rows)
+            both = self._evaluate(request, rows).payload + first
+            reply = self.cast.holder.ask("floods", both, first=len(both) - len(first), rows=rows)
             if reply.refused:
                 self.failures.append(f"answers: their flood cannot be read: {reply.refused}")
                 return

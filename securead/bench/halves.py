@@ -113,10 +113,13 @@ class OwnerHalf(Half):
         return {}, np.asarray(scores, dtype=np.float64).tobytes()
 
     def _floods(self, head: dict[str, Any], payload: bytes) -> Done:
-        """An answer in standard deviations of its flood, where the engine's decryptor can tell."""
+        """How far two answers are apart in standard deviations of a flood, where the engine's decryptor can tell."""
         if not isinstance(self._decryptor, FloodReader):
             return {"told": False}, b""
-        found = self._decryptor.in_floods(payload, head["rows"])
+        first = head["first"]
+        found = self._decryptor.in_floods(payload[:first], payload[first:], head["rows"])
+        if found is None:
+            return {"told": False}, b""
         return {"told": True}, np.asarray(found, dtype=np.float64).tobytes()
 
     def _pry(self, head: dict[str, Any], payload: bytes) -> Done:

@@ -86,9 +86,10 @@ def _most_in_a_run(agreeing: Array, telling: Array) -> int:
 def flooded(values: Array) -> list[str]:
     """What is wrong with the floods of answers to one request, `(answers, rows)` in deviations of the promised one.
 
-    Their variance over the answers, all rows together, has to be 1: the test's level is 1e-6, and with `FLOODS` values
-    it finds 2/3 and 3/2 of the promised deviation in 99 of 100 cases, and no flood at all always. Its quantiles are a
-    normal distribution's; floods that are uniform vary less, which errs on the side of no false alarm.
+    All may be off by the same, as differences from one answer more are. Their variance over the answers, all rows
+    together, has to be 1: the test's level is 1e-6, and with `FLOODS` values it finds 2/3 and 3/2 of the promised
+    deviation in 99 of 100 cases, and no flood at all always. Its quantiles are a normal distribution's; floods that are
+    uniform vary less, which errs on the side of no false alarm.
     """
     from scipy.stats import chi2
 

@@ -164,10 +164,11 @@ class Decryptor(Protocol):
 class FloodReader(Decryptor, Protocol):
     """A decryptor that can show the flood of an answer: what a measurement checks for. No engine has to offer this."""
 
-    def in_floods(self, answer: bytes, rows: int) -> Array:
-        """Float64 `(rows,)`: what the answer holds, in standard deviations of the flood that the plan promises.
+    def in_floods(self, answer: bytes, other: bytes, rows: int) -> Array | None:
+        """Float64 `(rows,)`: how far two answers to one request are apart, in deviations of the promised flood.
 
-        Of two answers to one request these differ by their floods alone, but for what is negligible beside them.
+        They differ by their floods alone, but for what is small beside them. None where the rounding of a finished
+        answer is not small beside a flood that was added before: then nobody can see it.
         """
 
 

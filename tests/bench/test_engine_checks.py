@@ -123,6 +123,14 @@ def test_the_check_of_floods_has_power(drawn: str) -> None:
     assert soundness.answers_for_flood(1) * 1 >= 64
 
 
+def test_a_flood_that_roundings_cover_is_not_judged() -> None:
+    """Four powers of a secret times a rounding: far more than this flood, which is below a score's last bit, too."""
+    program = programs.autoencoder(4, 2)
+    plan = ckks_plan.make_plan(program.public, "same")
+    secret, _ = ckks_owner.generate_keys(plan)
+    assert ckks_owner.make_decryptor(plan, secret).in_floods(b"", b"", 1) is None
+
+
 def test_a_ckks_answer_without_its_flood_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     program = programs.small_quadratic()
     plan = ckks_plan.make_plan(program.public, "same")
@@ -134,9 +142,9 @@ def test_a_ckks_answer_without_its_flood_is_caught(monkeypatch: pytest.MonkeyPat
     assert isinstance(decryptor, FloodReader)
 
     def found() -> list[str]:
-        count = soundness.answers_for_flood(64)
+        count, first = soundness.answers_for_flood(64), evaluator.evaluate(request, key)
         return soundness.flooded(
-            np.array([decryptor.in_floods(evaluator.evaluate(request, key), 64) for _ in range(count)])
+            np.array([decryptor.in_floods(evaluator.evaluate(request, key), first, 64) for _ in range(count)])
         )
 
     assert found() == []

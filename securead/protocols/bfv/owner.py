@@ -140,21 +140,25 @@ class Decryptor:
             )
         return np.array(integers, dtype=np.float64) * plan.unit
 
-    def in_floods(self, answer: bytes, rows: int) -> Array:
+    def in_floods(self, answer: bytes, other: bytes, rows: int) -> Array:
         """See `securead.protocols.engine.FloodReader`: the noise beside the scores.
 
         With the answer t times as large, p m / t becomes a multiple of p, and SEAL's rounding of t / p leaves the noise
         e in steps of p / t**2, all of its range, which is e from -p / (2 t) to p / (2 t).
         """
         plan = self._plan
+        p, q = plan.data_primes[0], math.prod(plan.data_primes)
+        one, two = (self._noise(each, rows) for each in (answer, other))
+        # Uniform on [-F, F) before the modulus was switched from q to p.
+        return np.asarray((one - two) / (math.ldexp(p / q, plan.flood_bits) / math.sqrt(3)))
+
+    def _noise(self, answer: bytes, rows: int) -> Array:
+        plan = self._plan
         self._check(answer, rows)
         t, p = 1 << plan.plain_bits, plan.data_primes[0]
         groups = messages.groups(plan, answer, rows)
         steps = [step for group in groups for step in self._decrypt_group(*group, doublings=plan.plain_bits)]
-        noise = np.array([step - t if step >= t // 2 else step for step in steps]) * (p / t**2)
-        q = math.prod(plan.data_primes)
-        # Uniform on [-F, F) before the modulus was switched from q to p.
-        return noise / (math.ldexp(p / q, plan.flood_bits) / math.sqrt(3))
+        return np.array([step - t if step >= t // 2 else step for step in steps]) * (p / t**2)
 
     def _check(self, answer: bytes, rows: int) -> None:
         plan = self._plan

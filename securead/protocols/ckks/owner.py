@@ -125,6 +125,9 @@ class Encryptor:
         return messages.column(self._plan, *objects.residues(encrypted))
 
 
+_SMALL_SHARE = 0.1  # of the flood's variance
+
+
 class Decryptor:
     """Decrypts answers for one plan."""
 
@@ -141,6 +144,32 @@ class Decryptor:
         Raises `RejectMessageError` for anything but an answer under this plan, and `UseOtherKeyError` when it names
         another key, or a slot lies outside the program's range: under another key every slot is noise far beyond it.
         """
+        slots = self._slots(self._residues(answer, rows))
+        # All slots, not only this request's rows: an unused slot holds the score of a record of zeros.
+        if not np.isfinite(slots).all() or np.abs(slots).max() > self._plan.result_bound:
+            raise UseOtherKeyError(
+                "the decrypted scores are far outside the program's range: another key encrypted this request",
+                remedy=OTHER_KEY,
+            )
+        return slots[:rows]
+
+    def in_floods(self, answer: bytes, other: bytes, rows: int) -> Array | None:
+        """See `securead.protocols.engine.FloodReader`: the ciphertexts' difference, which is of the floods' size.
+
+        Scores themselves may be more than 2**53 times larger, so that their doubles know nothing of a flood. N
+        independent coefficients, uniform on [-2**f, 2**f), give a slot's real part N / 2 times their variance, and the
+        roundings of the answer's polynomials the sum of j! (2 N / 3)**j times N / 24: the powers of a ternary secret.
+        """
+        plan, n = self._plan, self._plan.ring_dimension
+        flood = math.ldexp(plan.answer_scale, plan.flood_bits - plan.score_scale_bits)
+        roundings = sum(math.factorial(j) * (2 * n / 3) ** j for j in range(plan.answer_size)) / 4
+        if roundings > _SMALL_SHARE * flood**2:
+            return None
+        one, two = (self._residues(each, rows) for each in (answer, other))
+        primes = np.array(plan.data_primes[: plan.answer_primes], dtype=np.uint64)[:, None]
+        return self._slots((one + (primes - two)) % primes)[:rows] * (plan.answer_scale / flood / math.sqrt(n / 6))
+
+    def _residues(self, answer: bytes, rows: int) -> Array:
         plan = self._plan
         if not 1 <= rows <= plan.rows_per_chunk:
             raise FixInputError(f"an answer holds 1 to {plan.rows_per_chunk} rows", value=rows)
@@ -149,28 +178,15 @@ class Decryptor:
             raise RejectMessageError("an answer to another number of rows", value=found, remedy=objects.REMEDY)
         if key_id != self._key_id:
             raise UseOtherKeyError("another key encrypted this request", value=key_id[:16], remedy=OTHER_KEY)
-        words = messages.answer_residues(plan, answer)
+        return messages.answer_residues(plan, answer)
+
+    def _slots(self, words: Array) -> Array:
+        """What the slots of a ciphertext hold, unused ones included."""
         encrypted = objects.encrypted_from_residues(self._context, self._level, words, ntt=True)
-        encrypted.scale = plan.answer_scale
+        encrypted.scale = self._plan.answer_scale
         plaintext = seal.Plaintext()
         self._decryptor.decrypt(encrypted, plaintext)
-        slots = np.array(self._encoder.decode_double(plaintext))
-        # All slots, not only this request's rows: an unused slot holds the score of a record of zeros.
-        if not np.isfinite(slots).all() or np.abs(slots).max() > plan.result_bound:
-            raise UseOtherKeyError(
-                "the decrypted scores are far outside the program's range: another key encrypted this request",
-                remedy=OTHER_KEY,
-            )
-        return slots[:rows]
-
-    def in_floods(self, answer: bytes, rows: int) -> Array:
-        """See `securead.protocols.engine.FloodReader`: the scores themselves, which the flood moves.
-
-        N independent coefficients, uniform on [-2**f, 2**f), give a slot's real part N / 2 times their variance.
-        """
-        plan = self._plan
-        deviation = math.ldexp(math.sqrt(plan.ring_dimension / 2 / 3), plan.flood_bits - plan.score_scale_bits)
-        return self.decrypt(answer, rows) / deviation
+        return np.array(self._encoder.decode_double(plaintext))
 
 
 def _secret_body(plan: CkksPlan) -> objects.Body:

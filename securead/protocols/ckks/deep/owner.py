@@ -176,14 +176,14 @@ class Decryptor:
             )
         return slots[:rows]
 
-    def in_floods(self, answer: bytes, rows: int) -> Array:
+    def in_floods(self, answer: bytes, other: bytes, rows: int) -> Array:
         """See `securead.protocols.engine.FloodReader`: the scores themselves, which the flood moves.
 
         N independent coefficients, uniform on [-2**f, 2**f), give a slot's real part N / 2 times their variance.
         """
         plan = self._plan
         deviation = math.ldexp(math.sqrt(plan.ring_dimension / 2 / 3), plan.flood_bits) / plan.score_scale
-        return self.decrypt(answer, rows) / deviation
+        return np.asarray((self.decrypt(answer, rows) - self.decrypt(other, rows)) / deviation)
 
 
 def _secret_body(plan: DeepPlan) -> objects.Body:

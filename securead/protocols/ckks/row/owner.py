@@ -145,11 +145,11 @@ class Decryptor:
         scores = [score for group in messages.groups(plan, answer, rows) for score in self._decrypt_group(*group)]
         return np.array(scores, dtype=np.float64)
 
-    def in_floods(self, answer: bytes, rows: int) -> Array:
+    def in_floods(self, answer: bytes, other: bytes, rows: int) -> Array:
         """See `securead.protocols.engine.FloodReader`: scores hold the flood, which is uniform on [-F, F)."""
         plan = self._plan
-        scale_bits = plan.score_fraction_bits + plan.scale_bits
-        return self.decrypt(answer, rows) * math.ldexp(math.sqrt(3), scale_bits - plan.flood_bits)
+        unit = math.ldexp(math.sqrt(3), plan.score_fraction_bits + plan.scale_bits - plan.flood_bits)
+        return np.asarray((self.decrypt(answer, rows) - self.decrypt(other, rows)) * unit)
 
     def _check(self, answer: bytes, rows: int) -> None:
         plan = self._plan

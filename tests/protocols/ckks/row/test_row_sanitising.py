@@ -261,10 +261,11 @@ def test_the_flood_comes_from_the_operating_system(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("role", ROLES)
 def test_what_it_says_of_its_flood_is_what_leaves(role: Role, rng: np.random.Generator) -> None:
-    """`in_floods` of two answers to one request differ by floods: a variance of two."""
+    """`in_floods` of answers to one request and another: they differ by floods."""
     setting = small(role)
     request = setting.encryptor.encrypt(setting.records(rng, 32))
-    shown = [setting.decryptor.in_floods(setting.evaluator.evaluate(request, setting.key), 32) for _ in range(12)]
+    first, *more = (setting.evaluator.evaluate(request, setting.key) for _ in range(13))
+    shown = [setting.decryptor.in_floods(each, first, 32) for each in more]
     spread = np.var(np.array(shown), axis=0, ddof=1).mean()
     # 352 degrees of freedom of uniform numbers: the standard error of the mean is below .06.
     assert 0.75 < spread < 1.3
