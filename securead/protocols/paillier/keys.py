@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from securead.errors import InstallExtraError, RejectMessageError, UseOtherKeyError
+from securead.protocols.paillier.powers import powers
 
 KEY_BITS = 3072
 """Of every modulus (NIST SP 800-57: 128 bits of security). Tests set less."""
@@ -36,21 +37,8 @@ def phe() -> Any:
     return _module("phe.paillier")
 
 
-def powmod(base: int, exponent: int, modulus: int) -> int:
-    """base ** exponent modulo `modulus`, by GMP where it is there."""
-    return int(_module("phe.util").powmod(base, exponent, modulus))
-
-
-def powmods(bases: Sequence[int], exponent: int, modulus: int) -> list[int]:
-    """The same of many bases, outside the interpreter's lock where gmpy2 is there."""
-    util = _module("phe.util")
-    if not util.HAVE_GMP:
-        return [powmod(base, exponent, modulus) for base in bases]
-    return [int(power) for power in util.gmpy2.powmod_base_list(list(bases), exponent, modulus)]
-
-
 def mulmod(a: int, b: int, modulus: int) -> int:
-    """a * b modulo `modulus`, likewise."""
+    """a * b modulo `modulus`, by GMP where it is there."""
     return int(_module("phe.util").mulmod(a, b, modulus))
 
 
@@ -163,12 +151,12 @@ class PrivateKey:
         return self.nth_powers([r])[0]
 
     def nth_powers(self, rs: Sequence[int]) -> list[int]:
-        """r^n modulo n^2 of each; with gmpy2 the interpreter is free meanwhile, so threads share cores."""
+        """r^n modulo n^2 of each. Threads that ask share the cores, as `powers.powers` says."""
         # y^p modulo p^2 depends on y modulo p only, so r^n = (r^q modulo p)^p modulo p^2: half the exponent.
         p, q, p2, q2 = self.p, self.q, self._p2, self._q2
-        at_p = powmods(powmods([r % p for r in rs], q % (p - 1), p), p, p2)
-        at_q = powmods(powmods([r % q for r in rs], p % (q - 1), q), q, q2)
-        return [b + q2 * mulmod((a - b) % p2, self._join, p2) for a, b in zip(at_p, at_q, strict=True)]
+        at_p = powers(powers([r % p for r in rs], q % (p - 1), p), p, p2)
+        at_q = powers(powers([r % q for r in rs], p % (q - 1), q), q, q2)
+        return [int(b + q2 * mulmod((a - b) % p2, self._join, p2)) for a, b in zip(at_p, at_q, strict=True)]
 
     def decrypt(self, ciphertext: int) -> int:
         """The plaintext, 0 <= m < n, of a ciphertext that `check_ciphertext` accepts."""

@@ -93,7 +93,7 @@ class Encryptor:
         """Make the random factors of so many requests ahead of time: nearly all of what blinding costs.
 
         They are shared by all encryptors of one publication in this process, and each is used once. Cores share the
-        work where gmpy2 is installed.
+        work.
         """
         with ThreadPoolExecutor(cores(), thread_name_prefix="securead-paillier") as threads:
             list(threads.map(lambda _: self._tables.factors.refill(), range(requests)))

@@ -1,7 +1,7 @@
 """Powers and n-th roots by the thousand, on all cores.
 
 The numbers are those that phe's `powmod` gives. gmpy2's lists let other threads run meanwhile, so threads share cores;
-without gmpy2 Python's own integers give the same, slower and one at a time.
+without gmpy2 Python's own integers give the same, slower, and each thread has a process for it (`power_processes`).
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from securead.protocols.paillier.keys import PrivateKey
+from securead.protocols.paillier import power_processes
+
+if TYPE_CHECKING:
+    from securead.protocols.paillier.keys import PrivateKey
 
 try:
     import gmpy2
 except ImportError:  # the numbers are the same without it
     gmpy2 = None
 
+_LONG_BITS = 512  # of exponents from which on asking another process is nothing beside the work
 T = TypeVar("T")
 S = TypeVar("S")
 
@@ -28,9 +32,11 @@ def whole(value: int) -> Any:
 
 
 def powers(bases: Sequence[int], exponent: int, modulus: int) -> list[Any]:
-    """base**exponent modulo `modulus` of each. Other threads run meanwhile where gmpy2 is installed."""
+    """base**exponent modulo `modulus` of each. Other threads run meanwhile, if the exponent is a long one."""
     if gmpy2 is None:
-        return [pow(int(base), int(exponent), int(modulus)) for base in bases]
+        if exponent.bit_length() >= _LONG_BITS and cores() > 1:
+            return power_processes.powers(bases, exponent, modulus)
+        return [pow(base, exponent, modulus) for base in bases]
     found: list[Any] = gmpy2.powmod_base_list([whole(base) for base in bases], whole(exponent), whole(modulus))
     return found
 
