@@ -26,6 +26,7 @@ _NEWEST_WEIGHS = 0.2  # in the running mean of how long an answer keeps a worker
 _IDLE_SECONDS = 30.0  # a sender that is silent this long loses its place in the queue,
 _LEAST_BYTES_PER_SECOND = 8 << 10  # and so does one that keeps its place by a byte now and then
 _OCTETS = "application/octet-stream"
+_SMALL_BYTES = 1 << 16
 
 
 class UnknownModelError(FixInputError):
@@ -142,13 +143,13 @@ def refuse_by_length(request: Request, limit: int) -> None:
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The body, of at most `limit` bytes; more is refused as soon as it arrives."""
-    body, size = list[bytes](), 0
+    body, size = list[bytes | bytearray](), 0
     parts, start = request.stream().__aiter__(), time.monotonic()
     while True:
         left = start + _IDLE_SECONDS + size / _LEAST_BYTES_PER_SECOND - time.monotonic()
         try:
             async with asyncio.timeout(min(left, _IDLE_SECONDS)):
-                body.append(await anext(parts))
+                part = await anext(parts)
         except StopAsyncIteration:
             return b"".join(body)
         except TimeoutError:
@@ -156,6 +157,11 @@ async def read_body(request: Request, limit: int) -> bytes:
                 f"nothing arrived for {_IDLE_SECONDS:g} s, or less than {_LEAST_BYTES_PER_SECOND:,} bytes a second",
                 remedy="Send the message again, over a faster connection.",
             ) from None
-        size += len(body[-1])
+        size += len(part)
         if size > limit:
             raise too_large(limit)
+        # Small parts together: one by one they would take many times their size.
+        if len(part) < _SMALL_BYTES and body and isinstance(body[-1], bytearray) and len(body[-1]) < _SMALL_BYTES:
+            body[-1] += part
+        else:
+            body.append(bytearray(part) if len(part) < _SMALL_BYTES else part)

@@ -23,6 +23,7 @@ In place of a reply the worker may send Refused (an error of ours) or Failed (a 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
@@ -225,19 +226,24 @@ def sizes(prefix: bytes | bytearray) -> tuple[int, int, bool]:
 class Place:
     """Memory that both processes see, for one large content at a time; used again and again, and larger when needed.
 
-    Through a socket each byte is copied twice, into pages that the system has to clear first.
+    Through a socket each byte is copied twice, into pages that the system has to clear first. Nobody can make it
+    smaller while the other uses it.
     """
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
 
     def put(self, content: bytes) -> int | None:
-        """Put a content there: a descriptor to be sent along and closed where the memory is another than before."""
+        """Put a content there: a descriptor to be sent along and closed where the memory is another than before.
+
+        Raises `OSError` where the system gives none; what there was stays.
+        """
         descriptor = None
         if self._memory is None or len(self._memory) < len(content):
-            descriptor = os.memfd_create("securead")
+            descriptor = os.memfd_create("securead", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
                 os.ftruncate(descriptor, len(content))
+                fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
                 self._memory = mmap.mmap(descriptor, len(content))
             except BaseException:
                 os.close(descriptor)

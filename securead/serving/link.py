@@ -82,16 +82,23 @@ class Link:
 
     async def _write(self) -> None:
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):  # the reader notices, too
+        try:
             while True:
                 frame, content = await self._outgoing.get()
-                if frames.stands_elsewhere(frame, content):
-                    head, descriptor = frames.head(frame, content, elsewhere=True), self._place.put(content)
-                    await self._send_with(loop, head, descriptor)
-                else:
-                    await loop.sock_sendall(self._socket, frames.head(frame, content))
+                placed, descriptor = self._placed(frame, content)
+                await self._send_with(loop, frames.head(frame, content, elsewhere=placed), descriptor)
+                if not placed:
                     await loop.sock_sendall(self._socket, content)
                 del content  # megabytes, and the next frame may be long in coming
+        except OSError:
+            self.end()  # the reader notices
+
+    def _placed(self, frame: Frame, content: bytes) -> tuple[bool, int | None]:
+        """Whether a content was put in the place, and the place's descriptor if it is another one."""
+        if frames.stands_elsewhere(frame, content):
+            with contextlib.suppress(OSError):  # no memory, no descriptor, or not allowed here
+                return True, self._place.put(content)
+        return False, None
 
     async def _send_with(self, loop: asyncio.AbstractEventLoop, head: bytes, descriptor: int | None) -> None:
         """Send a head and, with its first byte, a descriptor if there is one."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from securead import cli
 from securead.certificates import issue
+from securead.cli.federation import ended_by_signals
 from securead.cli.rounds import Rounds
 from securead.federated.events import Answered, Joined, Left, RoundBegan, RoundDone, Waiting
 
@@ -160,3 +161,14 @@ def test_rounds_are_a_table_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
     assert "round 1 of 2: counts, attempt 2" in shown
     assert "no answer in 60 s" in shown
     assert "left, at most, loss 0.5" in shown
+
+
+def test_interrupts_end_the_block_where_a_shell_had_them_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with pytest.raises(KeyboardInterrupt), ended_by_signals(False):
+                signal.raise_signal(number)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

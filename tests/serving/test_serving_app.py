@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import os
 import threading
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -200,6 +203,32 @@ def test_a_trickling_sender_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("securead.serving.desk._IDLE_SECONDS", 0.2)
     with pytest.raises(RejectMessageError, match="bytes a second"):
         asyncio.run(read_body(Trickling(), 5000))  # type: ignore[arg-type]
+
+
+def test_a_body_in_small_pieces_takes_no_more_than_it_weighs() -> None:
+    content = os.urandom(150_000)
+
+    class Pieces:
+        def __init__(self, *sizes: int) -> None:
+            self.sizes = itertools.cycle(sizes)
+
+        async def stream(self) -> AsyncIterator[bytes]:
+            at = 0
+            while at < len(content):
+                size = next(self.sizes)
+                yield content[at : at + size]
+                at += size
+                await asyncio.sleep(0)
+
+    for sizes in ((70_000,), (1, 70_000, 3, 65_535), (len(content),)):
+        assert asyncio.run(read_body(Pieces(*sizes), len(content))) == content  # type: ignore[arg-type]
+    tracemalloc.start()
+    try:
+        body = asyncio.run(read_body(Pieces(2), len(content)))  # type: ignore[arg-type]
+        assert body == content
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(content)
+    finally:
+        tracemalloc.stop()
 
 
 def test_max_body_lowers_the_limit(request_message: wire.Envelope) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import logging
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import asking_engine.blind
 import httpx
@@ -21,8 +24,8 @@ from test_serving_keys import BUNDLE, Owner
 from securead.errors import FixConfigurationError, FixProgramError, RejectMessageError, RetryLaterError
 from securead.protocols import parcel as parcels
 from securead.protocols import wire
+from securead.serving import frames, processes
 from securead.serving import pool as pool_module
-from securead.serving import processes
 from securead.serving.app import build_app
 from securead.serving.desk import Desk
 from securead.serving.evaluation import OwnThread
@@ -99,6 +102,59 @@ def test_who_waits_for_workers_that_cannot_be_replaced_is_turned_away(monkeypatc
         monkeypatch.setattr(processes, "_MAIN", "raise SystemExit(3)")
         with pytest.raises(RetryLaterError, match="can start no worker"):
             await pool.score(model, deadly, 10_000, wanted)
+
+    in_pool(play)
+
+
+@pytest.mark.parametrize("denied", ["memfd_create", "ftruncate"])
+def test_where_there_is_no_memory_to_share_large_messages_go_by_the_socket(
+    denied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, real = Owner(), frames.stands_elsewhere
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "not here")
+
+    asked: list[bool] = []
+
+    def stands(frame: frames.Frame, content: bytes) -> bool:
+        asked.append(real(frame, content))
+        return asked[-1]
+
+    monkeypatch.setattr(frames, "_LARGE", 1)
+    monkeypatch.setattr(frames, "stands_elsewhere", stands)
+
+    async def play(pool: WorkerPool, model: LoadedModel, metrics: Metrics) -> None:
+        await pool.register(model, owner.id, owner.key.to_bytes(), 10_000, wanted)
+        scored = await pool.score(model, owner.request.to_bytes(), 10_000, wanted)
+        with monkeypatch.context() as patch:
+            patch.setattr(frames.os, denied, refuse)
+            for link in pool._links:
+                link._place = frames.Place()
+            again = await pool.score(model, owner.request.to_bytes(), 10_000, wanted)
+        assert again.answer.header == scored.answer.header
+        assert sum(asked) == 3
+        assert b"securead_workers_ended_total 0.0" in metrics.exposition()
+
+    in_pool(play)
+
+
+def test_what_cannot_be_said_to_a_worker_ends_it_and_another_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, failures = Owner(), [OSError(errno.ETOOMANYREFS, "too many")]
+    send = socket.send_fds
+
+    def fails_once(*arguments: Any) -> int:
+        if failures:
+            raise failures.pop()
+        return send(*arguments)
+
+    monkeypatch.setattr(frames, "_LARGE", 1)
+    monkeypatch.setattr(socket, "send_fds", fails_once)
+
+    async def play(pool: WorkerPool, model: LoadedModel, metrics: Metrics) -> None:
+        await pool.register(model, owner.id, owner.key.to_bytes(), 10_000, wanted)
+        assert not failures
+        assert b"securead_workers_ended_total 1.0" in metrics.exposition()
 
     in_pool(play)
 

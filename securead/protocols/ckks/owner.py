@@ -125,7 +125,7 @@ class Encryptor:
         return messages.column(self._plan, *objects.residues(encrypted))
 
 
-_SMALL_SHARE = 0.1  # of the flood's variance
+_SMALL_SHARE = 0.01  # of the flood's variance
 
 
 class Decryptor:

@@ -63,7 +63,10 @@ def powers(bases: Sequence[int], exponent: int, modulus: int) -> list[int]:
     found: list[int] = []
     helper: _Helper | None = None
     try:
-        helper = _idle.pop() if _idle else _Helper()
+        try:
+            helper = _idle.pop()
+        except IndexError:
+            helper = _Helper()
         for base in bases:
             found.append(helper.power(base, exponent, modulus))
     except (OSError, ValueError):
