@@ -6,8 +6,9 @@ become a message in one transaction (its bytes a file of their own, on disk befo
 for byte until the service has confirmed it, in order, and only then deleted. Messages are numbered without gaps under a
 random name made with the spool.
 
-The spool is bounded, to one message and one batch of readings. When it is full nothing is accepted and nothing sealed
-any more (`RetryLaterError`): what feeds the gateway waits, and nothing that was accepted is ever dropped to make room.
+The spool is bounded, but for one message and one batch of readings. When it is full nothing is accepted and nothing
+sealed any more (`RetryLaterError`): what feeds the gateway waits, and nothing that was accepted is ever dropped to make
+room.
 """
 
 from __future__ import annotations

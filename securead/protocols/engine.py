@@ -168,7 +168,7 @@ class FloodReader(Decryptor, Protocol):
         """Float64 `(rows,)`: how far two answers to one request are apart, in deviations of the promised flood.
 
         They differ by their floods alone, but for what is small beside them. None where the rounding of a finished
-        answer is not small beside a flood that was added before: then nobody can see it.
+        answer is not small beside a flood that was added before: then no answer shows it.
         """
 
 
